@@ -1,0 +1,1 @@
+"""The two-stage training pipeline: ``python -m train --help``."""

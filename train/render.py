@@ -1,0 +1,395 @@
+"""Symbolic music to labelled training tracks: arrange, play with fluidsynth, add a room and noise, extract features.
+
+Two sources:
+* `pop`: POP909 songs (melody, bridge, piano) with their true chords, re-orchestrated and transposed;
+* `charts`: progressions of our own sampler, strummed or struck, over all qualities, roots and inversions.
+Each track is a function of (source, seed): the same seed gives the same track.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import multiprocessing
+import shutil
+import subprocess
+import sys
+import tempfile
+from dataclasses import dataclass
+from functools import partial
+from itertools import pairwise
+from pathlib import Path
+
+import numpy as np
+import pretty_midi
+import soundfile
+from tqdm import tqdm
+
+from rtchord.chords import N_QUALITIES, NO_CHORD, Chord, N, class_index, pitch_classes
+from rtchord.cqt import Features, FrameStream
+from rtchord.errors import UserError
+from train import store
+from train.labels import Segment, at_times, read_lab
+
+Float32 = np.typing.NDArray[np.float32]
+
+SOUNDFONTS = (
+    Path("/usr/share/sounds/sf2/FluidR3_GM.sf2"),
+    Path("/usr/share/sounds/sf2/TimGM6mb.sf2"),
+    Path("/usr/share/sounds/sf3/FluidR3Mono_GM.sf3"),
+)
+# General MIDI programs, from 0
+PIANOS = (0, 1, 2, 3, 4, 5, 6, 7, 11)
+GUITARS = (24, 25, 26, 27, 27, 25, 24, 28, 29, 30)
+PADS = (16, 17, 18, 19, 21, 48, 49, 50, 51, 52, 61, 80, 81, 88, 89, 90, 91)
+LEADS = (0, 22, 24, 26, 40, 41, 52, 53, 54, 56, 57, 64, 65, 66, 68, 71, 73, 75, 80, 81, 85)
+BASSES = (32, 33, 34, 35, 36, 37, 38, 39)
+OPEN_STRINGS = (40, 45, 50, 55, 59, 64)  # standard guitar tuning, MIDI notes
+
+# How often the chart sampler draws each quality: common chords often enough to be learnt as a performer plays them,
+# rare ones far more often than in any corpus.
+QUALITY_WEIGHTS = {
+    "maj": 0.26, "min": 0.22, "7": 0.09, "min7": 0.08, "maj7": 0.07, "sus4": 0.05, "sus2": 0.05, "dim": 0.03,
+    "aug": 0.025, "maj6": 0.03, "min6": 0.025, "hdim7": 0.025, "dim7": 0.02, "minmaj7": 0.02,
+}  # fmt: skip
+
+
+@dataclass
+class Piece:
+    """A piece ready to be played: notes and the chords that are true of them."""
+
+    midi: pretty_midi.PrettyMIDI
+    segments: list[Segment]
+    duration: float  # s
+
+
+def add(track: pretty_midi.Instrument, pitch: int, start: float, end: float, velocity: float) -> None:
+    """Append a note; pitches and velocities are brought into MIDI's range."""
+    if end > start:
+        level = int(np.clip(velocity, 1, 127))
+        track.notes.append(pretty_midi.Note(level, int(np.clip(pitch, 0, 127)), start, end))
+
+
+def instrument(midi: pretty_midi.PrettyMIDI, program: int, drum: bool = False) -> pretty_midi.Instrument:
+    track = pretty_midi.Instrument(program=int(program), is_drum=drum)
+    midi.instruments.append(track)
+    return track
+
+
+# --- voicings -------------------------------------------------------------------------------------------------------
+
+
+def guitar_voicing(rng: np.random.Generator, chord: Chord) -> list[int]:
+    """Notes of a playable-looking shape, lowest first: chord tones within four frets, the bass on the lowest string."""
+    tones = set(pitch_classes(chord.index))
+    for _ in range(20):
+        position = int(rng.choice([0, 0, 0, 1, 2, 3, 4, 5, 7, 9]))
+        lowest = int(rng.integers(0, 3))
+        frets = [f for f in range(position, position + 5) if (OPEN_STRINGS[lowest] + f) % 12 == chord.bass]
+        if not frets:
+            continue
+        notes = [OPEN_STRINGS[lowest] + frets[0]]
+        for string in OPEN_STRINGS[lowest + 1 :]:
+            candidates = [string + f for f in range(position, position + 5) if (string + f) % 12 in tones]
+            if candidates:
+                missing = [p for p in candidates if p % 12 not in {n % 12 for n in notes}]
+                notes.append(int(rng.choice(missing or candidates)))
+        if {n % 12 for n in notes} >= tones:
+            return sorted(notes)
+    return block_voicing(rng, chord)
+
+
+def block_voicing(rng: np.random.Generator, chord: Chord) -> list[int]:
+    """Bass below, the chord tones in close or open position above it."""
+    bass = 36 + (chord.bass - 36) % 12 + 12 * int(rng.random() < 0.4)
+    low = max(int(rng.integers(52, 66)), bass + 1)
+    upper = sorted(low + (pc - low) % 12 for pc in pitch_classes(chord.index))
+    if rng.random() < 0.3:
+        upper[int(rng.integers(len(upper)))] += 12
+    doubled = [upper[0] + 12] if rng.random() < 0.3 else []
+    return sorted({bass, *upper, *doubled})
+
+
+def play_chord(
+    rng: np.random.Generator, track: pretty_midi.Instrument, notes: list[int], start: float, end: float, strum: float
+) -> None:
+    """One attack: notes spread over `strum` seconds, up or down, levels a little uneven."""
+    order = notes if rng.random() < 0.75 else notes[::-1]
+    level = rng.uniform(60, 118)
+    for i, pitch in enumerate(order):
+        onset = start + strum * i / max(1, len(order) - 1)
+        add(track, pitch, onset, max(end, onset + 0.05), level + rng.normal(0, 8))
+
+
+# --- drums and bass --------------------------------------------------------------------------------------------------
+
+
+def add_drums(rng: np.random.Generator, midi: pretty_midi.PrettyMIDI, beats: np.ndarray) -> None:
+    """Kick, snare and hat on a beat grid (s)."""
+    track = instrument(midi, 0, drum=True)
+    level, hat = rng.uniform(50, 110), int(rng.choice([42, 46, 51]))
+    for i, (a, b) in enumerate(pairwise(beats)):
+        add(track, 36 if i % 2 == 0 else int(rng.choice([38, 40])), a, a + 0.1, level)
+        for k in range(2):
+            add(track, hat, a + k * (b - a) / 2, a + k * (b - a) / 2 + 0.05, level * 0.7)
+        if rng.random() < 0.1:
+            add(track, 36, a + 0.75 * (b - a), b, level * 0.8)
+
+
+def add_bass(
+    rng: np.random.Generator, midi: pretty_midi.PrettyMIDI, segments: list[Segment], beats: np.ndarray
+) -> None:
+    """The chord's bass on its onset and on some of the beats under it, at times its fifth."""
+    track = instrument(midi, rng.choice(BASSES))
+    level, busy = rng.uniform(60, 115), rng.random()
+    for start, end, chord in segments:
+        if chord.index >= N - 1:
+            continue
+        inside = beats[(beats > start + 0.1) & (beats < end - 0.1)]
+        onsets = [start, *inside[rng.random(inside.size) < busy], end]
+        pitch = 28 + (chord.bass - 28) % 12
+        for i, (a, b) in enumerate(pairwise(onsets)):
+            fifth = i > 0 and rng.random() < 0.15
+            add(track, pitch + 7 * fifth, a, a + (b - a) * rng.uniform(0.6, 1.0), level + rng.normal(0, 6))
+
+
+# --- the two sources --------------------------------------------------------------------------------------------------
+
+
+def pop_piece(song: Path, rng: np.random.Generator) -> Piece:
+    """A POP909 song (`ID.mid` with `ID.lab` and `ID.beats` beside it), re-orchestrated, moved by -5..+6 semitones."""
+    source = pretty_midi.PrettyMIDI(str(song))
+    shift = int(rng.integers(-5, 7))
+    segments = [
+        (a, b, Chord((c.index + shift * N_QUALITIES) % (N - 1), (c.bass + shift) % 12) if c.index < N - 1 else c)
+        for a, b, c in read_lab(song.with_suffix(".lab"))
+    ]
+    beats = np.loadtxt(song.with_suffix(".beats"), usecols=0, ndmin=1)
+    midi = pretty_midi.PrettyMIDI()
+    programs = {"MELODY": LEADS, "BRIDGE": PIANOS + GUITARS + PADS, "PIANO": PIANOS + GUITARS + PADS}
+    quiet = {"MELODY": rng.random() < 0.2, "BRIDGE": rng.random() < 0.3, "PIANO": False}
+    for part in source.instruments:
+        if quiet.get(part.name, False):
+            continue
+        # Half of the accompaniments keep the piano they were written for.
+        pool = PIANOS if part.name != "MELODY" and rng.random() < 0.5 else programs.get(part.name, PIANOS)
+        track = instrument(midi, rng.choice(pool))
+        scale = rng.uniform(0.6, 1.1)
+        for note in part.notes:
+            add(track, note.pitch + shift, note.start, note.end, note.velocity * scale)
+    if rng.random() < 0.5:
+        add_bass(rng, midi, segments, beats)
+    if rng.random() < 0.5:
+        add_drums(rng, midi, beats)
+    if rng.random() < 0.35:
+        add_comping(rng, midi, segments, beats)
+    return Piece(midi, segments, max(source.get_end_time(), segments[-1][1]) + 1.0)
+
+
+def add_comping(
+    rng: np.random.Generator, midi: pretty_midi.PrettyMIDI, segments: list[Segment], beats: np.ndarray
+) -> None:
+    """A second accompaniment from the chord symbols: strummed guitar or held pad."""
+    guitar = rng.random() < 0.6
+    track = instrument(midi, rng.choice(GUITARS if guitar else PADS))
+    busy = rng.random() * guitar
+    for start, end, chord in segments:
+        if chord.index >= N - 1:
+            continue
+        notes = guitar_voicing(rng, chord) if guitar else block_voicing(rng, chord)
+        inside = beats[(beats > start + 0.1) & (beats < end - 0.1)]
+        onsets = [start, *inside[rng.random(inside.size) < busy], end]
+        for a, b in pairwise(onsets):
+            play_chord(rng, track, notes, a, b, rng.uniform(0.0, 0.03))
+
+
+def random_chord(rng: np.random.Generator) -> Chord:
+    """Even over roots, by `QUALITY_WEIGHTS` over qualities, a fifth of them inverted."""
+    names = list(QUALITY_WEIGHTS)
+    weights = np.array(list(QUALITY_WEIGHTS.values()))
+    index = class_index(int(rng.integers(12)), str(rng.choice(names, p=weights / weights.sum())))
+    tones = pitch_classes(index)
+    return Chord(index, int(rng.choice(tones[1:])) if rng.random() < 0.2 else tones[0])
+
+
+def rest_piece(rng: np.random.Generator, duration: float) -> Piece:
+    """Nothing that has a chord: a room's noise alone, or drums alone."""
+    midi = pretty_midi.PrettyMIDI()
+    if rng.random() < 0.6:
+        add_drums(rng, midi, np.arange(0.0, duration, rng.uniform(0.3, 0.8)))
+    return Piece(midi, [(0.0, duration, NO_CHORD)], duration)
+
+
+def chart_piece(rng: np.random.Generator, duration: float = 150.0) -> Piece:
+    """A progression of sampled chords, played in one style: struck once, strummed in rhythm, or arpeggiated.
+
+    One piece in 25 has no chord at all (`rest_piece`).
+    """
+    if rng.random() < 0.04:
+        return rest_piece(rng, duration)
+    midi = pretty_midi.PrettyMIDI()
+    guitar = rng.random() < 0.65
+    track = instrument(midi, rng.choice(GUITARS if guitar else PIANOS + PADS))
+    style = rng.choice(["once", "once", "rhythm", "rhythm", "arpeggio"])
+    shortest, longest = sorted(rng.uniform(0.4, 3.0, 2))
+    damped = rng.random() < 0.7  # the old chord stops dead at the change, or rings into it
+    small = rng.random() < 0.4  # a song's handful of chords, or anything
+    pool = [random_chord(rng) for _ in range(int(rng.integers(3, 7)))] if small else []
+    segments: list[Segment] = [(0.0, float(rng.uniform(0.2, 1.5)), NO_CHORD)]
+    previous = NO_CHORD
+    while segments[-1][1] < duration:
+        start = segments[-1][1]
+        if previous != NO_CHORD and rng.random() < 0.03:
+            chord = NO_CHORD
+        else:
+            chord = pool[int(rng.integers(len(pool)))] if small else random_chord(rng)
+            if chord == previous:
+                continue
+        end = start + float(rng.uniform(shortest, longest))
+        segments.append((start, end, chord))
+        previous = chord
+        if chord != NO_CHORD:
+            notes = guitar_voicing(rng, chord) if guitar else block_voicing(rng, chord)
+            off = end if damped else end + rng.uniform(0.0, 0.25)
+            play_segment(rng, track, notes, start, off, str(style), guitar)
+    beats = np.arange(0.0, duration, rng.uniform(0.35, 0.8))
+    if rng.random() < 0.2:
+        add_bass(rng, midi, segments, beats)
+    if rng.random() < 0.2:
+        add_drums(rng, midi, beats)
+    return Piece(midi, segments, segments[-1][1] + 0.5)
+
+
+def play_segment(
+    rng: np.random.Generator, track: pretty_midi.Instrument, notes: list[int], start: float, end: float, style: str,
+    guitar: bool,
+) -> None:  # fmt: skip
+    """One chord of a chart in its style."""
+    strum = rng.uniform(0.0, 0.04) if guitar else rng.uniform(0.0, 0.008)
+    if style == "once":
+        play_chord(rng, track, notes, start, end, strum)
+    elif style == "rhythm":
+        step, now = rng.uniform(0.2, 0.6), start
+        while now < end - 0.08:
+            play_chord(rng, track, notes, now, min(now + step, end), strum)
+            now += step
+    else:
+        step, now, i = rng.uniform(0.08, 0.25), start, 0
+        while now < end - 0.05:
+            add(track, notes[i % len(notes)], now, end, rng.uniform(60, 110))
+            now, i = now + step, i + 1
+
+
+# --- sound ----------------------------------------------------------------------------------------------------------
+
+
+def play(piece: Piece, rng: np.random.Generator, rate: int) -> Float32:
+    """Mono float32 audio of a piece: fluidsynth with a random soundfont, room and level."""
+    fonts = [font for font in SOUNDFONTS if font.exists()]
+    if not shutil.which("fluidsynth") or not fonts:
+        raise UserError(
+            "rendering needs fluidsynth and a General MIDI soundfont: "
+            "apt-get install fluidsynth fluid-soundfont-gm timgm6mb-soundfont fluidr3mono-gm-soundfont"
+        )
+    font = fonts[int(rng.integers(len(fonts)))]
+    reverb = rng.random() < 0.7
+    with tempfile.TemporaryDirectory() as folder:
+        midi, wav = Path(folder, "piece.mid"), Path(folder, "piece.wav")
+        piece.midi.write(str(midi))
+        subprocess.run(
+            [
+                "fluidsynth", "-ni", "-q", "-r", str(rate), "-g", "0.4", "-R", str(int(reverb)), "-C", "0",
+                "-o", f"synth.reverb.room-size={rng.uniform(0.1, 0.9):.2f}",
+                "-o", f"synth.reverb.level={rng.uniform(0.1, 0.9):.2f}",
+                "-O", "float", "-F", str(wav), str(font), str(midi),
+            ],
+            check=True, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
+        )  # fmt: skip
+        stereo, _ = soundfile.read(wav, dtype="float32", always_2d=True)
+    audio = np.zeros(int(piece.duration * rate), np.float32)
+    n = min(audio.size, len(stereo))
+    audio[:n] = stereo[:n].mean(axis=1)
+    return audio
+
+
+def add_noise(audio: Float32, rng: np.random.Generator, rate: int) -> Float32:
+    """Room noise (white to brown), mains hum, level and at times clipping."""
+    peak = float(np.abs(audio).max()) or 1.0
+    audio = audio / peak
+    rms = float(np.sqrt(np.mean(audio**2))) or 0.1
+    slope = rng.uniform(0.0, 1.0)  # 0 white, .5 pink, 1 brown
+    n = 1 << 17
+    spectrum = np.fft.rfft(rng.standard_normal(n)) / np.maximum(np.arange(n // 2 + 1), 20) ** slope
+    noise = np.fft.irfft(spectrum).astype(np.float32)
+    noise = np.tile(noise / noise.std(), audio.size // n + 1)[: audio.size]
+    audio = audio + noise * rms * 10 ** (-rng.uniform(15, 70) / 20)
+    if rng.random() < 0.2:
+        mains = rng.choice([50.0, 60.0])
+        t = np.arange(audio.size) / rate
+        hum = sum(np.sin(2 * np.pi * mains * k * t + rng.uniform(0, 6)) / k for k in (1, 2, 3))
+        audio = audio + hum * rms * 10 ** (-rng.uniform(20, 50) / 20)
+    audio = audio * 10 ** (-rng.uniform(0, 26) / 20)
+    if rng.random() < 0.1:
+        audio = np.clip(audio, -0.5 * np.abs(audio).max(), 0.5 * np.abs(audio).max())
+    return audio.astype(np.float32)
+
+
+def render(piece: Piece, rng: np.random.Generator, features: Features) -> store.Track:
+    """Features and hard targets of a piece."""
+    audio = add_noise(play(piece, rng, features.sample_rate), rng, features.sample_rate)
+    stream = FrameStream(features.sample_rate, features)
+    frames = stream.push(audio)
+    times = np.array([stream.time_of(i) for i in range(len(frames))])
+    classes, basses = at_times(piece.segments, times)
+    return {"features": frames.astype(np.float16), "class_index": classes, "bass_index": basses}
+
+
+def _generator(name: str, seed: int) -> np.random.Generator:
+    return np.random.default_rng([seed, *hashlib.sha256(name.encode()).digest()])
+
+
+def _work(job: tuple[str, Path | None, Path], seed: int, features: Features) -> str | None:
+    name, song, target = job
+    rng = _generator(name, seed)
+    try:
+        piece = pop_piece(song, rng) if song else chart_piece(rng)
+        store.save(target, render(piece, rng, features), features)
+    except UserError as error:
+        return str(error)
+    return None
+
+
+def held_out(folder: Path | None) -> set[str]:
+    """Song ids that must not be trained on: the stems of a development set's .lab files."""
+    return {path.stem for path in folder.glob("*.lab")} if folder else set()
+
+
+def render_folder(
+    target: Path, features: Features, pop909: Path | None, songs: int, charts: int, exclude: Path | None, seed: int,
+    workers: int,
+) -> None:  # fmt: skip
+    """Render `songs` POP909 songs and `charts` charts into `target`; existing tracks are kept (resume)."""
+    jobs: list[tuple[str, Path | None, Path]] = []
+    if songs:
+        if pop909 is None:
+            raise UserError("--songs needs --pop909 FOLDER (with ID.mid, ID.lab and ID.beats)")
+        forbidden = held_out(exclude)
+        found = [p for p in pop909.glob("*.mid") if p.stem not in forbidden]
+        if not found:
+            raise UserError(f"no POP909 songs (*.mid) in {str(pop909)!r}")
+        found.sort(key=lambda p: hashlib.sha256(p.stem.encode()).digest())
+        for i in range(songs):  # past the end of the collection, songs come again in another arrangement
+            song, take = found[i % len(found)], i // len(found)
+            jobs.append((f"pop-{song.stem}-{take}", song, target / "pop" / f"{song.stem}-{seed}-{take}.safetensors"))
+    jobs += [(f"chart-{i}", None, target / "charts" / f"{i:05d}-{seed}.safetensors") for i in range(charts)]
+    todo = [job for job in jobs if not job[2].exists()]
+    with multiprocessing.get_context("spawn").Pool(workers) as pool:
+        results = pool.imap_unordered(partial(_work, seed=seed, features=features), todo)
+        problems = [
+            problem
+            for problem in tqdm(results, total=len(jobs), initial=len(jobs) - len(todo), unit="track", desc="render")
+            if problem
+        ]
+    for problem in problems[:10]:
+        print(problem, file=sys.stderr)
+    if problems:
+        raise UserError(f"{len(problems)} of {len(jobs)} tracks could not be rendered")
