@@ -1,0 +1,38 @@
+"""Command line of the engine workshop."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from pathlib import Path
+
+from rtchord.errors import UserError
+
+
+def parser() -> argparse.ArgumentParser:
+    root = argparse.ArgumentParser(prog="python -m engines", description=__doc__)
+    commands = root.add_subparsers(dest="command", required=True)
+    export = commands.add_parser("export", help="student weights to an engine folder (ONNX), checked against them")
+    export.add_argument("weights", type=Path, help="student.safetensors of a training run")
+    export.add_argument("target", type=Path, help="engine folder to write")
+    export.add_argument("--name", default="2e1d-live", help="name in the manifest")
+    export.add_argument("--delay", type=float, default=0.0, help="s the posteriors lag the sound, measured")
+    export.add_argument("--replace", action="store_true", help="replace an engine that is there")
+    return root
+
+
+def main(argv: list[str] | None = None) -> int:
+    args = parser().parse_args(argv)
+    try:
+        from engines.export import export
+
+        manifest = export(args.weights, args.target, args.name, args.delay, args.replace)
+    except UserError as error:
+        print(f"engines: {error}", file=sys.stderr)
+        return error.exit_code
+    print(f"{args.target}: {manifest.name}, differs from its student by at most {manifest.check['max_error']:.1e}")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,36 @@
+"""rtchord: real-time streaming chord recognition."""
+
+import os as _os
+import sys as _sys
+from pathlib import Path as _Path
+
+
+def _compiled_code_folder() -> _Path:
+    """Where compiled kernels are kept between runs; user-writable even if the package is not."""
+    if _sys.platform == "win32":
+        base = _Path(_os.environ.get("LOCALAPPDATA", "~\\AppData\\Local"))
+    elif _sys.platform == "darwin":
+        base = _Path("~/Library/Caches")
+    else:
+        base = _Path(_os.environ.get("XDG_CACHE_HOME") or "~/.cache")
+    return base.expanduser() / "rtchord" / "numba"
+
+
+# Must be set before numba is first imported.
+_os.environ.setdefault("NUMBA_CACHE_DIR", str(_compiled_code_folder()))
+
+__version__ = "0.1.0"
+__all__ = ["ChordEvent", "Recognizer"]
+
+
+def __getattr__(name: str) -> object:
+    # Lazy, so that `rtchord --help` does not load numba and ONNX Runtime.
+    if name == "Recognizer":
+        from rtchord.recognizer import Recognizer
+
+        return Recognizer
+    if name == "ChordEvent":
+        from rtchord.events import ChordEvent
+
+        return ChordEvent
+    raise AttributeError(f"module 'rtchord' has no attribute {name!r}")

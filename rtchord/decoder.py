@@ -1,0 +1,225 @@
+"""Frame posteriors to chord events.
+
+The decoder is a sequential change detector (CUSUM, Page 1954): every challenger gathers the sum of its log posterior
+ratios against the current chord, floored at zero, and takes over when that sum passes a threshold. So a clear change
+is named within a few frames and an unclear one waits for more evidence. The onset is dated back to the frame at which
+the winner's evidence last left zero.
+
+Three thresholds, because three mistakes cost differently:
+* `change`: to another chord *family* (root and third, or N). Posteriors are summed over the family, so that doubt
+  between C, C7 and Cmaj7 does not delay C;
+* `refine`: to another quality of the same family (C -> C7);
+* `bass`: to another bass under the same chord.
+
+X (unknown) holds the last chord: a frame whose most likely class is X changes nothing. The decoder owns no clock;
+frames are numbered by whoever calls it.
+"""
+
+from __future__ import annotations
+
+import itertools
+from typing import NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+from pydantic import BaseModel, ConfigDict, Field
+
+from rtchord.chords import (
+    N_BASS,
+    N_CLASSES,
+    N_QUALITIES,
+    NO_BASS,
+    NO_CHORD,
+    QUALITIES,
+    Chord,
+    N,
+    X,
+    chord_with_bass,
+    pitch_classes,
+)
+
+Float32 = NDArray[np.float32]
+
+
+class DecoderSettings(BaseModel):
+    """Thresholds in nats of evidence; larger is steadier and later."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    change: float = Field(gt=0)
+    refine: float = Field(gt=0)
+    bass: float = Field(gt=0)
+    inversion: float = Field(0.6, gt=0, le=1, description="bass posterior that makes a new chord start inverted")
+    step_limit: float = Field(2.5, gt=0, description="most evidence one frame may add; one odd frame decides nothing")
+
+
+PRESETS: dict[str, DecoderSettings] = {
+    "fast": DecoderSettings(change=2.0, refine=8.0, bass=10.0),
+    "balanced": DecoderSettings(change=5.0, refine=16.0, bass=16.0),
+    "steady": DecoderSettings(change=12.0, refine=30.0, bass=30.0),
+}
+
+# Family of each class: root * 3 + (0 minor third, 1 major third, 2 suspended); N has its own, X none.
+_THIRD = {3: 0, 4: 1}
+_FAMILY_OF_QUALITY = [_THIRD.get(quality.tones[1], 2) for quality in QUALITIES]
+N_FAMILIES = 37
+FAMILY = np.array([i // N_QUALITIES * 3 + _FAMILY_OF_QUALITY[i % N_QUALITIES] for i in range(X)] + [-1, 36])
+_MEMBERS = [np.flatnonzero(family == FAMILY) for family in range(N_FAMILIES)]
+_TO_FAMILY = np.zeros((N_FAMILIES, N_CLASSES), np.float32)
+for _family, _classes in enumerate(_MEMBERS):
+    _TO_FAMILY[_family, _classes] = 1.0
+_CHORD_TONES = np.zeros((N_CLASSES, N_BASS), np.float32)
+for _index in range(X):
+    _CHORD_TONES[_index, list(pitch_classes(_index))] = 1.0
+_FLOOR = np.float32(1e-6)
+
+
+class Decision(NamedTuple):
+    """A change of chord: frame numbers of its onset and of the decision, the chord, and its posterior."""
+
+    onset: int
+    frame: int
+    chord: Chord
+    confidence: float
+
+
+class _Evidence:
+    """CUSUM of several challengers against one champion; `since` holds the frame each sum last left zero."""
+
+    def __init__(self, size: int, limit: float) -> None:
+        self.limit = limit
+        self.sums = np.zeros(size, np.float32)
+        self.since = np.zeros(size, np.int64)
+        self._ratio = np.zeros(size, np.float32)
+        self._idle = np.zeros(size, np.bool_)
+
+    def reset(self) -> None:
+        self.sums[:] = 0.0
+
+    def push(self, log_posterior: Float32, champion: int, frame: int) -> None:
+        np.subtract(log_posterior, log_posterior[champion], out=self._ratio)
+        np.clip(self._ratio, -self.limit, self.limit, out=self._ratio)
+        np.equal(self.sums, 0.0, out=self._idle)
+        np.copyto(self.since, frame, where=self._idle)
+        np.add(self.sums, self._ratio, out=self.sums)
+        np.maximum(self.sums, 0.0, out=self.sums)
+
+
+class Decoder:
+    """State of the detector over one stream."""
+
+    def __init__(self, settings: DecoderSettings) -> None:
+        self.settings = settings
+        self._families = _Evidence(N_FAMILIES, settings.step_limit)
+        self._classes = _Evidence(N_CLASSES, settings.step_limit)
+        self._basses = _Evidence(N_BASS, settings.step_limit)
+        self._family_log = np.zeros(N_FAMILIES, np.float32)
+        self._class_log = np.zeros(N_CLASSES, np.float32)
+        self._bass_log = np.zeros(N_BASS, np.float32)
+        # Recent log posteriors, so that a new chord's quality and bass are judged on all frames since its onset.
+        self._recent = np.zeros((32, N_CLASSES), np.float32)
+        self._recent_bass = np.zeros((32, N_BASS), np.float32)
+        self.current = NO_CHORD
+
+    def reset(self) -> None:
+        """Begin a new stream, in which nothing sounds yet."""
+        for evidence in (self._families, self._classes, self._basses):
+            evidence.reset()
+        self.current = NO_CHORD
+
+    def push(self, frame: int, classes: Float32, bass: Float32) -> Decision | None:
+        """Posteriors of frame number `frame`: `classes` (170,), `bass` (13,). Frames must come in order."""
+        best = int(classes.argmax())
+        if best == X:
+            return None
+        np.maximum(classes, _FLOOR, out=self._class_log)
+        np.log(self._class_log, out=self._class_log)
+        np.maximum(bass, _FLOOR, out=self._bass_log)
+        np.log(self._bass_log, out=self._bass_log)
+        np.dot(_TO_FAMILY, classes, out=self._family_log)
+        np.maximum(self._family_log, _FLOOR, out=self._family_log)
+        np.log(self._family_log, out=self._family_log)
+        row = frame % len(self._recent)
+        self._recent[row] = self._class_log
+        self._recent_bass[row] = self._bass_log
+
+        family = int(FAMILY[self.current.index])
+        self._families.push(self._family_log, family, frame)
+        self._classes.push(self._class_log, self.current.index, frame)
+        self._basses.push(self._bass_log, self.current.bass, frame)
+
+        winner = int(self._families.sums.argmax())
+        if winner != family and self._families.sums[winner] >= self.settings.change:
+            return self._change(frame, winner, classes)
+        return self._refine(frame, family, classes) or self._move_bass(frame, classes)
+
+    def _rows(self, onset: int, frame: int) -> NDArray[np.int64]:
+        """Rows of the recent posteriors from `onset` to `frame`, as far back as they reach."""
+        count = min(frame - onset + 1, len(self._recent))
+        return np.arange(frame - count + 1, frame + 1) % len(self._recent)
+
+    def _change(self, frame: int, family: int, classes: Float32) -> Decision:
+        onset = int(self._families.since[family])
+        rows = self._rows(onset, frame)
+        members = _MEMBERS[family]
+        # The newest frame knows most; older ones still carry the chord before.
+        weights = np.arange(1, rows.size + 1, dtype=np.float32)
+        index = int(members[(weights @ self._recent[np.ix_(rows, members)]).argmax()])
+        heard = np.exp(self._recent_bass[rows[-1]]) * _CHORD_TONES[index]
+        bass = int(heard.argmax())
+        inverted = index < X and heard[bass] >= self.settings.inversion
+        return self._emit(onset, frame, chord_with_bass(index, bass if inverted else NO_BASS), classes)
+
+    def _refine(self, frame: int, family: int, classes: Float32) -> Decision | None:
+        members = _MEMBERS[family]
+        index = int(members[self._classes.sums[members].argmax()])
+        if index == self.current.index or self._classes.sums[index] < self.settings.refine:
+            return None
+        onset = int(self._classes.since[index])
+        return self._emit(onset, frame, chord_with_bass(index, self.current.bass), classes)
+
+    def _move_bass(self, frame: int, classes: Float32) -> Decision | None:
+        if self.current.index >= X:
+            return None
+        bass = int((self._basses.sums * _CHORD_TONES[self.current.index]).argmax())
+        if bass == self.current.bass or self._basses.sums[bass] < self.settings.bass:
+            return None
+        return self._emit(int(self._basses.since[bass]), frame, Chord(self.current.index, bass), classes)
+
+    def _emit(self, onset: int, frame: int, chord: Chord, classes: Float32) -> Decision:
+        for evidence in (self._families, self._classes, self._basses):
+            evidence.reset()
+        self.current = chord
+        return Decision(onset, frame, chord, float(classes[chord.index]))
+
+
+def smooth(classes: Float32, bass: Float32, penalty: float) -> list[tuple[int, int, Chord]]:
+    """Offline decode of a whole recording: the path of least cost (Viterbi) with `penalty` nats for every change.
+
+    `classes` (frames, 170), `bass` (frames, 13) posteriors; returns (first frame, end frame, chord) segments.
+    """
+    frames = len(classes)
+    if not frames:
+        return []
+    log_posterior = np.log(np.maximum(classes, _FLOOR))
+    log_posterior[:, X] = np.log(_FLOOR)
+    score = log_posterior[0].copy()
+    origin = np.empty((frames, N_CLASSES), np.int16)
+    stay = np.arange(N_CLASSES, dtype=np.int16)
+    for t in range(1, frames):
+        best = int(score.argmax())
+        jump = score[best] - penalty
+        origin[t] = np.where(score >= jump, stay, best)
+        score = np.maximum(score, jump) + log_posterior[t]
+    path = np.empty(frames, np.int16)
+    path[-1] = score.argmax()
+    for t in range(frames - 1, 0, -1):
+        path[t - 1] = origin[t, path[t]]
+    edges = [0, *(np.flatnonzero(np.diff(path)) + 1).tolist(), frames]
+    segments = []
+    for start, end in itertools.pairwise(edges):
+        index = int(path[start])
+        heard = np.log(np.maximum(bass[start:end], _FLOOR)).mean(axis=0)
+        tone = int(np.where(_CHORD_TONES[index] > 0, heard, -np.inf).argmax()) if index != N else NO_BASS
+        segments.append((start, end, chord_with_bass(index, tone)))
+    return segments
