@@ -1,0 +1,65 @@
+"""Command line of the benchmarks."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+from pathlib import Path
+
+from rtchord.decoder import PRESETS
+from rtchord.errors import UserError
+
+
+def parser() -> argparse.ArgumentParser:
+    root = argparse.ArgumentParser(prog="python -m benchmarks", description=__doc__)
+    commands = root.add_subparsers(dest="command", required=True)
+    online = commands.add_parser("online", help="accuracy and latency over a folder of audio and .lab files")
+    online.add_argument("folder", type=Path)
+    online.add_argument("--latency", choices=PRESETS, default="balanced", help="decoder preset")
+    hop = commands.add_parser("hop", help="cost of one hop, part by part, on one core")
+    hop.add_argument("--hops", type=int, default=5000)
+    resampling = commands.add_parser("resampling", help="delay of our streaming resampler beside soxr's")
+    for command in (online, hop):
+        command.add_argument("--engine", type=Path, help="engine folder; default: the shipped one")
+    for command in (online, hop, resampling):
+        command.add_argument("--json", action="store_true", help="print the whole result as JSON")
+        command.add_argument("--output", type=Path, help="also write it here, with machine, versions and commit")
+    return root
+
+
+def main(argv: list[str] | None = None) -> int:
+    args = parser().parse_args(argv)
+    try:
+        if args.command == "online":
+            from benchmarks.online import online
+
+            result = online(args.folder, args.engine, args.latency)
+            table = result["scores"]
+        elif args.command == "resampling":
+            from benchmarks.resampling import resampling
+
+            result = resampling()
+            table = result["waits"]
+        else:
+            from benchmarks.hop import hop_cost
+
+            result = hop_cost(args.engine, args.hops)
+            table = {k: v for k, v in result.items() if k != "parts"} | dict(result["parts"])  # type: ignore[call-overload]
+    except UserError as error:
+        print(f"benchmarks: {error}", file=sys.stderr)
+        return error.exit_code
+    if args.output:
+        from benchmarks.results import write
+
+        write(args.output, result)
+    if args.json:
+        print(json.dumps(result, indent=1))
+    else:
+        for name, value in table.items():  # type: ignore[attr-defined]
+            print(f"{name:20} {round(value, 4) if isinstance(value, float) else value}")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
