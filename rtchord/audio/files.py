@@ -15,6 +15,11 @@ from rtchord.errors import UserError
 Float32 = NDArray[np.float32]
 
 
+def _reason(error: Exception) -> str:
+    """What libsndfile says, without its prefixes and full stop."""
+    return str(error).rsplit(": ", 1)[-1].rstrip(".")
+
+
 class AudioFile:
     """A readable sound file: `rate` (Hz), `channels`, `frames`; `blocks()` yields (n, channels) float32."""
 
@@ -24,8 +29,9 @@ class AudioFile:
         try:
             self._file = soundfile.SoundFile(path)
         except (soundfile.LibsndfileError, RuntimeError) as error:
-            reason = str(error).rsplit(": ", 1)[-1].rstrip(".")
-            raise UserError(f"cannot read {str(path)!r}: {reason}; use WAV, FLAC, Ogg, Opus, MP3 or AIFF") from None
+            raise UserError(
+                f"cannot read {str(path)!r}: {_reason(error)}; use WAV, FLAC, Ogg, Opus, MP3 or AIFF"
+            ) from None
         self.path = path
         self.rate = int(self._file.samplerate)
         self.channels = int(self._file.channels)
@@ -52,7 +58,7 @@ class AudioFile:
                     return
                 yield block
         except (soundfile.LibsndfileError, RuntimeError) as error:
-            raise UserError(f"cannot go on reading {str(self.path)!r}: {error}") from None
+            raise UserError(f"cannot go on reading {str(self.path)!r}: {_reason(error)}") from None
 
     def close(self) -> None:
         self._file.close()

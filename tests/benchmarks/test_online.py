@@ -1,0 +1,82 @@
+"""The online benchmark: the live path, scored."""
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+DEMO = Path(__file__).parents[1] / "data"
+ROOT = Path(__file__).parents[2]
+CROSS_CHECK = ROOT.parent / "shared" / "tools" / "online_eval.py"
+
+
+def run(*arguments: object) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [sys.executable, "-m", "benchmarks", *map(str, arguments)],
+        capture_output=True,
+        text=True,
+        check=False,
+        cwd=ROOT,
+    )
+
+
+@pytest.fixture(scope="module")
+def result(tmp_path_factory: pytest.TempPathFactory) -> dict:
+    output = tmp_path_factory.mktemp("online") / "demo.json"
+    done = run("online", DEMO, "--json", "--output", output)
+    assert done.returncode == 0, done.stderr
+    kept = json.loads(output.read_text())
+    assert json.loads(done.stdout) == {key: value for key, value in kept.items() if key != "conditions"}
+    return kept
+
+
+def test_the_demo_is_recognised(result: dict) -> None:
+    assert result["songs"] == 1
+    assert result["scores"]["majmin"] > 0.7
+    assert result["scores"]["lat_med"] < 0.3
+
+
+def test_a_result_says_where_it_was_measured(result: dict) -> None:
+    assert {"commit", "machine", "versions", "date"} <= result["conditions"].keys()
+
+
+def test_it_agrees_with_the_cross_check_script(result: dict, tmp_path: Path) -> None:
+    if not CROSS_CHECK.exists():
+        pytest.skip("the cross-check script is not beside this checkout")
+    reference, events = tmp_path / "ref", tmp_path / "events"
+    reference.mkdir()
+    events.mkdir()
+    shutil.copy(DEMO / "demo.lab", reference)
+    done = subprocess.run(
+        [sys.executable, "-m", "rtchord.cli", "listen", "--input", DEMO / "demo.ogg", "--no-realtime", "--format", "jsonl"],
+        capture_output=True, text=True, check=True, cwd=ROOT,
+    )  # fmt: skip
+    (events / "demo.jsonl").write_text(done.stdout)
+    other = subprocess.run(
+        [sys.executable, CROSS_CHECK, reference, events], capture_output=True, text=True, check=True,
+        env={**os.environ, "PYTHONWARNINGS": "ignore"},
+    )  # fmt: skip
+    cross = json.loads(other.stdout)
+    for name, value in result["scores"].items():
+        if name in cross:
+            assert value == pytest.approx(cross[name], abs=1e-9), name
+    assert len(cross.keys() & result["scores"].keys()) >= 12
+
+
+@pytest.mark.parametrize("folder", ["nowhere", "."])
+def test_a_folder_without_songs_is_one_sentence(folder: str, tmp_path: Path) -> None:
+    done = run("online", tmp_path / folder)
+    assert done.returncode == 2
+    assert len(done.stderr.splitlines()) == 1
+
+
+def test_the_hop_benchmark_names_every_part() -> None:
+    done = run("hop", "--hops", 50, "--json")
+    assert done.returncode == 0, done.stderr
+    parts = json.loads(done.stdout)["parts"]
+    assert set(parts) == {"resample", "cqt", "model", "decode", "whole"}
+    assert all(part["median_us"] > 0 for part in parts.values())

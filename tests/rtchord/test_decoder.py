@@ -1,0 +1,123 @@
+"""The decoder: when it speaks, what it says, how far it dates back."""
+
+import numpy as np
+import pytest
+from pydantic import ValidationError
+
+from rtchord.chords import N_BASS, N_CLASSES, NO_BASS, NO_CHORD, N, X, class_index
+from rtchord.decoder import PRESETS, Decoder, DecoderSettings, smooth
+
+SETTINGS = DecoderSettings(change=4.0, refine=8.0, bass=8.0)
+C, C7, AM = class_index(0, "maj"), class_index(0, "7"), class_index(9, "min")
+
+
+def classes(*pairs: tuple[int, float]) -> np.ndarray:
+    """A posterior with the given (class, probability) pairs, the rest spread evenly."""
+    out = np.full(N_CLASSES, (1 - sum(p for _, p in pairs)) / (N_CLASSES - len(pairs)), np.float32)
+    for index, p in pairs:
+        out[index] = p
+    return out
+
+
+def bass(pitch: int = NO_BASS, p: float = 0.9) -> np.ndarray:
+    out = np.full(N_BASS, (1 - p) / (N_BASS - 1), np.float32)
+    out[pitch] = p
+    return out
+
+
+def run(frames: list[tuple[np.ndarray, np.ndarray]], settings: DecoderSettings = SETTINGS) -> list:
+    decoder = Decoder(settings)
+    decisions = (decoder.push(i, c, b) for i, (c, b) in enumerate(frames))
+    return [decision for decision in decisions if decision]
+
+
+def test_a_clear_chord_is_named_within_a_few_frames_and_dated_back_to_its_first() -> None:
+    frames = [(classes((N, 0.95)), bass())] * 10 + [(classes((C, 0.95)), bass(0))] * 10
+    (decision,) = run(frames)
+    assert decision.chord.label == "C:maj"
+    assert decision.onset == 10
+    assert 11 <= decision.frame <= 13
+
+
+def test_one_odd_frame_changes_nothing() -> None:
+    steady = [(classes((C, 0.95)), bass(0))] * 10
+    decisions = run([*steady, (classes((AM, 0.99)), bass(9)), *steady])
+    assert [d.chord.label for d in decisions] == ["C:maj"]
+
+
+def test_a_larger_threshold_is_later() -> None:
+    frames = [(classes((N, 0.9)), bass())] * 5 + [(classes((C, 0.6), (N, 0.2)), bass(0))] * 40
+    fast, steady = (run(frames, PRESETS[name])[0].frame for name in ("fast", "steady"))
+    assert fast < steady
+
+
+def test_doubt_between_qualities_of_a_family_does_not_delay_the_family() -> None:
+    sure = run([(classes((N, 0.95)), bass())] * 5 + [(classes((C, 0.9)), bass(0))] * 10)[0]
+    torn = run([(classes((N, 0.95)), bass())] * 5 + [(classes((C, 0.5), (C7, 0.4)), bass(0))] * 10)[0]
+    assert torn.frame == sure.frame
+    assert torn.chord.label == "C:maj"
+
+
+def test_quality_is_refined_later() -> None:
+    frames = [(classes((C, 0.9)), bass(0))] * 10 + [(classes((C7, 0.8), (C, 0.1)), bass(0))] * 20
+    assert [d.chord.label for d in run(frames)] == ["C:maj", "C:7"]
+
+
+def test_x_holds_the_last_chord() -> None:
+    frames = [(classes((C, 0.95)), bass(0))] * 10 + [(classes((X, 0.95)), bass(0))] * 50
+    assert [d.chord.label for d in run(frames)] == ["C:maj"]
+
+
+def test_a_clear_bass_makes_an_inversion() -> None:
+    assert [d.chord.label for d in run([(classes((C, 0.95)), bass(4))] * 20)] == ["C:maj/3"]
+
+
+def test_a_bass_that_moves_under_the_chord_is_an_event() -> None:
+    frames = [(classes((C, 0.95)), bass(0))] * 10 + [(classes((C, 0.95)), bass(7))] * 20
+    assert [d.chord.label for d in run(frames)] == ["C:maj", "C:maj/5"]
+
+
+def test_a_bass_outside_the_chord_is_not_shown() -> None:
+    assert [d.chord.label for d in run([(classes((C, 0.95)), bass(2))] * 60)] == ["C:maj"]
+
+
+def test_decisions_never_precede_their_onset() -> None:
+    rng = np.random.default_rng(0)
+    frames = [
+        (rng.dirichlet(np.full(N_CLASSES, 0.01)).astype(np.float32), rng.dirichlet(np.full(N_BASS, 0.1)).astype("f4"))
+        for _ in range(2000)
+    ]
+    decisions = run(frames, PRESETS["fast"])
+    assert len(decisions) > 10
+    assert all(d.onset <= d.frame for d in decisions)
+
+
+def test_reset_equals_new() -> None:
+    frames = [(classes((C, 0.9)), bass(4))] * 20 + [(classes((AM, 0.7)), bass(9))] * 20
+    decoder = Decoder(SETTINGS)
+    for i, (c, b) in enumerate(frames):
+        decoder.push(i, c, b)
+    decoder.reset()
+    assert decoder.current == NO_CHORD
+    again = [d for i, (c, b) in enumerate(frames) if (d := decoder.push(i, c, b))]
+    assert again == run(frames)
+
+
+@pytest.mark.parametrize(
+    "bad", [{"change": 0, "refine": 1, "bass": 1}, {"change": 1, "refine": 1, "bass": 1, "hold": 2}]
+)
+def test_bad_settings_are_refused(bad: dict) -> None:
+    with pytest.raises(ValidationError):
+        DecoderSettings(**bad)
+
+
+def test_smooth_follows_a_lasting_change_and_ignores_a_blip() -> None:
+    posterior = np.stack(
+        [classes((C, 0.9))] * 30 + [classes((AM, 0.9))] + [classes((C, 0.9))] * 30 + [classes((AM, 0.9))] * 30
+    )
+    segments = smooth(posterior, np.stack([bass(0)] * 61 + [bass(0)] * 30), penalty=12.0)
+    assert [(a, b, c.label) for a, b, c in segments] == [(0, 61, "C:maj"), (61, 91, "A:min/b3")]
+
+
+def test_smooth_of_nothing_is_nothing() -> None:
+    assert smooth(np.zeros((0, N_CLASSES), np.float32), np.zeros((0, N_BASS), np.float32), 12.0) == []

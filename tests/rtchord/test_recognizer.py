@@ -1,0 +1,130 @@
+"""The whole chain as a library call."""
+
+import itertools
+from pathlib import Path
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from rtchord import Recognizer
+from rtchord.audio.files import read_mono
+from rtchord.errors import UserError
+from rtchord.events import ChordEvent
+from rtchord.recognizer import transcribe
+
+DEMO = Path(__file__).parents[1] / "data" / "demo.ogg"
+RATE = 48_000
+
+
+def cut(samples: np.ndarray, sizes: list[int]) -> list[np.ndarray]:
+    """Blocks of the given sizes, again and again until the samples are used up."""
+    blocks, position, i = [], 0, 0
+    while position < samples.size:
+        blocks.append(samples[position : position + sizes[i % len(sizes)]])
+        position, i = position + sizes[i % len(sizes)], i + 1
+    return blocks
+
+
+def events_of(recognizer: Recognizer, blocks: list[np.ndarray]) -> list[ChordEvent]:
+    return [event for block in blocks for event in recognizer.push(block)]
+
+
+@pytest.fixture(scope="module")
+def demo() -> tuple[np.ndarray, int]:
+    samples, rate = read_mono(DEMO)
+    return samples[: 12 * rate], rate
+
+
+@pytest.fixture(scope="module")
+def recognizer(demo: tuple[np.ndarray, int]) -> Recognizer:
+    return Recognizer(demo[1])
+
+
+@pytest.fixture(scope="module")
+def whole(demo: tuple[np.ndarray, int], recognizer: Recognizer) -> list[ChordEvent]:
+    recognizer.reset()
+    return recognizer.push(demo[0])
+
+
+def test_the_demo_has_chords(whole: list[ChordEvent]) -> None:
+    assert len({event.chord for event in whole} - {"N"}) >= 3
+
+
+@settings(max_examples=12, deadline=None)
+@given(sizes=st.lists(st.integers(1, 60_000), min_size=1, max_size=6).filter(lambda sizes: sum(sizes) > 50))
+def test_events_are_the_same_for_every_cutting(
+    sizes: list[int], demo: tuple[np.ndarray, int], recognizer: Recognizer, whole: list[ChordEvent]
+) -> None:
+    recognizer.reset()
+    assert events_of(recognizer, cut(demo[0], sizes)) == whole
+
+
+def test_single_samples_give_the_same_events(demo: tuple[np.ndarray, int], recognizer: Recognizer) -> None:
+    samples = demo[0][: 2 * demo[1]]
+    recognizer.reset()
+    expected = recognizer.push(samples)
+    recognizer.reset()
+    assert events_of(recognizer, list(samples[:, None])) == expected
+
+
+def test_an_event_is_given_out_with_the_sample_that_its_time_names(
+    demo: tuple[np.ndarray, int], recognizer: Recognizer
+) -> None:
+    recognizer.reset()
+    for number, block in enumerate(cut(demo[0], [100]), 1):
+        for event in recognizer.push(block):
+            assert (number - 1) * 100 < round(event.time * demo[1]) <= number * 100
+
+
+def test_onsets_do_not_follow_times(whole: list[ChordEvent]) -> None:
+    assert all(0 <= event.onset <= event.time for event in whole)
+    assert all(0 <= event.confidence <= 1 for event in whole)
+
+
+@pytest.mark.parametrize(
+    "samples",
+    [
+        np.zeros(RATE * 2, np.float32),
+        np.full(RATE * 2, 0.7, np.float32),
+        np.full(RATE * 2, np.nan, np.float32),
+        np.full(RATE * 2, np.inf, np.float32),
+        np.full(RATE * 2, 1e-40, np.float32),
+    ],
+    ids=["silence", "DC", "NaN", "infinity", "denormals"],
+)
+def test_nothing_is_no_chord(samples: np.ndarray) -> None:
+    assert {event.chord for event in Recognizer(RATE).push(samples)} == {"N"}
+
+
+def test_bad_samples_do_not_poison_what_follows(demo: tuple[np.ndarray, int], recognizer: Recognizer) -> None:
+    samples, rate = demo
+    recognizer.reset()
+    recognizer.push(np.full(rate, np.nan, np.float32))
+    after_nan = [event.chord for event in recognizer.push(samples)]
+    recognizer.reset()
+    recognizer.push(np.zeros(rate, np.float32))
+    assert [event.chord for event in recognizer.push(samples)] == after_nan
+
+
+@pytest.mark.parametrize("rate", [8_000, 11_025, 16_000, 22_050, 32_000, 44_100, 88_200, 96_000, 192_000])
+def test_every_rate_hears_a_held_chord(rate: int) -> None:
+    t = np.arange(rate * 2) / rate
+    tones = [130.81, 261.63, 329.63, 392.0]
+    samples = sum(np.sin(2 * np.pi * f * k * t) / k for f in tones for k in (1, 2, 3)) * 0.05
+    chords = [event.chord for event in Recognizer(rate).push(samples.astype(np.float32))]
+    assert chords[-1].startswith("C:maj")
+
+
+def test_an_unknown_preset_lists_the_known_ones() -> None:
+    with pytest.raises(UserError, match=r"'quick'.*fast, balanced, steady"):
+        Recognizer(RATE, latency="quick")
+
+
+def test_transcribe_covers_the_file_without_gaps() -> None:
+    segments = transcribe(DEMO)
+    samples, rate = read_mono(DEMO)
+    assert segments[0][0] == 0
+    assert segments[-1][1] == pytest.approx(samples.size / rate)
+    assert all(a[1] == b[0] for a, b in itertools.pairwise(segments))

@@ -1,0 +1,130 @@
+from __future__ import annotations
+
+import pytest
+import torch
+from pydantic import ValidationError
+from torch import Tensor
+
+from rtchord.chords import N_BASS, N_CLASSES
+from train.model import ModelConfig, Student
+
+SMALL = ModelConfig(
+    token_width=8, frequency_layers=1, width=20, heads=5, context=8, temporal_layers=2, decoder_layers=2, dropout=0.5
+)
+FRAMES = 3 * SMALL.context + 5
+
+
+@pytest.fixture
+def student() -> Student:
+    """Random weights, larger than at the start of training, so that every path matters."""
+    torch.manual_seed(0)
+    model = Student(SMALL).eval()
+    with torch.no_grad():
+        for parameter in model.parameters():
+            parameter.mul_(1.5).add_(0.1 * torch.randn_like(parameter))
+        model.mean.fill_(-3.0)
+        model.std.fill_(2.0)
+    return model
+
+
+def frames(batch: int = 1, count: int = FRAMES) -> Tensor:
+    return torch.randn(batch, count, SMALL.bins, generator=torch.Generator().manual_seed(1)) * 2 - 3
+
+
+def step_through(model: Student, x: Tensor) -> tuple[Tensor, Tensor]:
+    cache = model.empty_cache(x.shape[0])
+    classes, bass = [], []
+    for i in range(x.shape[1]):
+        class_logits, bass_logits, cache = model.step(x[:, i], cache)
+        classes.append(class_logits)
+        bass.append(bass_logits)
+    return torch.stack(classes, 1), torch.stack(bass, 1)
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("batch", [1, 2])
+@pytest.mark.parametrize("count", [1, SMALL.context - 1, SMALL.context, SMALL.context + 1, FRAMES])
+def test_steps_equal_the_sequence(student: Student, batch: int, count: int) -> None:
+    x = frames(batch, count)
+    for stepped, whole in zip(step_through(student, x), student(x), strict=True):
+        assert torch.allclose(stepped, whole, atol=1e-4, rtol=0)
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("now", [0, SMALL.context - 1, SMALL.context, 2 * SMALL.context + 3])
+def test_the_future_does_not_change_the_past(student: Student, now: int) -> None:
+    x = frames()
+    other = x.clone()
+    other[:, now + 1 :] += 5.0
+    for first, second in zip(student(x), student(other), strict=True):
+        assert torch.allclose(first[:, : now + 1], second[:, : now + 1], atol=1e-5)
+
+
+@torch.no_grad()
+def test_the_newest_frame_changes_the_answer(student: Student) -> None:
+    x = frames()
+    other = x.clone()
+    other[:, -1] += 1.0
+    assert (student(x)[0][:, -1] - student(other)[0][:, -1]).abs().max() > 1e-2
+
+
+@torch.no_grad()
+def test_the_first_attention_forgets_what_lies_beyond_its_context(student: Student) -> None:
+    attention = student.temporal[0]["self"]["attention"]
+    x = torch.randn(1, FRAMES, SMALL.width)
+    other = x.clone()
+    other[:, 0] += 5.0
+    changed = (attention(x, x) - attention(other, other)).abs().amax(dim=(0, 2)) > 1e-6
+    assert changed.tolist() == [True] * SMALL.context + [False] * (FRAMES - SMALL.context)
+
+
+@torch.no_grad()
+def test_songs_of_a_batch_do_not_hear_each_other(student: Student) -> None:
+    x = frames(2)
+    assert torch.allclose(student(x)[0][1:], student(x[1:])[0], atol=1e-5)
+
+
+@torch.no_grad()
+def test_a_frame_gives_logits_of_every_class_and_bass(student: Student) -> None:
+    classes, bass = student(frames(2))
+    assert (classes.shape, bass.shape) == ((2, FRAMES, N_CLASSES), (2, FRAMES, N_BASS))
+
+
+@torch.no_grad()
+def test_the_frame_before_the_first_leaves_no_trace(student: Student) -> None:
+    x = frames()
+    cache = student.empty_cache()
+    first, _, _ = student.step(x[:, 0], cache)
+    cache.keys.fill_(9.0)
+    cache.values.fill_(9.0)
+    again, _, _ = student.step(x[:, 0], cache)
+    assert torch.equal(first, again)
+
+
+@torch.no_grad()
+def test_a_step_leaves_the_given_cache_as_it_was(student: Student) -> None:
+    cache = student.empty_cache()
+    student.step(frames()[:, 0], cache)
+    assert int(cache.filled) == 0
+    assert not cache.keys.any()
+
+
+@torch.no_grad()
+def test_the_count_of_filled_rows_stops_at_the_size_of_the_cache(student: Student) -> None:
+    x, cache, counts = frames(), student.empty_cache(), []
+    for i in range(SMALL.context + 2):
+        _, _, cache = student.step(x[:, i], cache)
+        counts.append(int(cache.filled))
+    assert counts == [*range(1, SMALL.context), SMALL.context - 1, SMALL.context - 1, SMALL.context - 1]
+
+
+def test_every_weight_is_learnt(student: Student) -> None:
+    classes, bass = student.train()(frames(2))
+    (classes.square().mean() + bass.square().mean()).backward()
+    idle = [name for name, p in student.named_parameters() if p.grad is None or not p.grad.any()]
+    assert idle == []
+
+
+def test_an_unknown_size_is_refused() -> None:
+    with pytest.raises(ValidationError, match="layers"):
+        ModelConfig.model_validate({"layers": 3})

@@ -1,0 +1,201 @@
+from __future__ import annotations
+
+import shutil
+from collections import Counter
+from pathlib import Path
+
+import numpy as np
+import pretty_midi
+import pytest
+
+from rtchord.chords import NO_BASS, NO_CHORD, QUALITIES, Chord, N, X, pitch_classes
+from rtchord.cqt import Features, FrameStream
+from rtchord.errors import UserError
+from train import render, store
+from train.labels import Segment, parse
+
+FEATURES = Features()
+CHORDS = [Chord(index, bass) for index in range(X) for bass in pitch_classes(index)]
+
+needs_synthesizer = pytest.mark.skipif(
+    not shutil.which("fluidsynth") or not any(font.exists() for font in render.SOUNDFONTS),
+    reason="fluidsynth or its soundfonts are not installed",
+)
+
+
+def notes_of(piece: render.Piece) -> list[tuple[int, int, int, float, float]]:
+    return [
+        (track.program, note.pitch, note.velocity, note.start, note.end)
+        for track in piece.midi.instruments
+        for note in track.notes
+    ]
+
+
+def held(labels: list[str], seconds: float) -> render.Piece:
+    """Organ chords of `seconds` each, between half a second of silence."""
+    midi = pretty_midi.PrettyMIDI()
+    track = render.instrument(midi, 19)
+    segments: list[Segment] = [(0.0, 0.5, NO_CHORD)]
+    for label in labels:
+        start = segments[-1][1]
+        segments.append((start, start + seconds, parse(label)))
+        notes = [] if label == "N" else render.block_voicing(np.random.default_rng(0), parse(label))
+        for pitch in notes:
+            render.add(track, pitch, start, start + seconds, 90)
+    return render.Piece(midi, segments, segments[-1][1] + 0.5)
+
+
+def song(folder: Path, name: str) -> None:
+    """A POP909-like song of one chord and four seconds."""
+    midi = pretty_midi.PrettyMIDI()
+    for part in ("MELODY", "BRIDGE", "PIANO"):
+        track = pretty_midi.Instrument(0, name=part)
+        track.notes = [pretty_midi.Note(90, pitch, 0.5, 4.0) for pitch in (60, 64, 67)]
+        midi.instruments.append(track)
+    midi.write(str(folder / f"{name}.mid"))
+    (folder / f"{name}.lab").write_text("0.0 0.5 N\n0.5 4.0 C:maj\n")
+    (folder / f"{name}.beats").write_text("".join(f"{beat * 0.5} 1\n" for beat in range(9)))
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_a_chart_is_a_function_of_its_seed(seed: int) -> None:
+    first, second = (render.chart_piece(np.random.default_rng(seed), 20.0) for _ in range(2))
+    assert notes_of(first) == notes_of(second)
+    assert first.segments == second.segments
+
+
+def test_charts_of_two_seeds_differ() -> None:
+    first, second = (render.chart_piece(np.random.default_rng(seed), 20.0) for seed in (0, 1))
+    assert first.segments != second.segments
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_the_chords_of_a_chart_follow_one_another_without_gaps(seed: int) -> None:
+    segments = render.chart_piece(np.random.default_rng(seed), 20.0).segments
+    assert segments[0][0] == 0.0
+    assert [start for start, _, _ in segments[1:]] == [end for _, end, _ in segments[:-1]]
+
+
+@pytest.mark.parametrize("voicing", [render.guitar_voicing, render.block_voicing])
+def test_a_voicing_holds_exactly_the_tones_and_the_bass_at_the_bottom(voicing: object) -> None:
+    assert callable(voicing)
+    rng = np.random.default_rng(5)
+    for chord in CHORDS:
+        notes = voicing(rng, chord)
+        assert {note % 12 for note in notes} == set(pitch_classes(chord.index))
+        assert min(notes) % 12 == chord.bass
+
+
+def test_guitar_voicings_lie_on_the_guitar() -> None:
+    rng = np.random.default_rng(6)
+    for chord in CHORDS:
+        notes = render.guitar_voicing(rng, chord)
+        assert notes == sorted(notes)
+        assert min(notes) >= 36
+        assert max(notes) <= render.OPEN_STRINGS[-1] + 22
+
+
+def test_the_sampler_draws_every_quality_root_and_inversion() -> None:
+    rng = np.random.default_rng(7)
+    drawn = [render.random_chord(rng) for _ in range(3_000)]
+    assert {chord.quality for chord in drawn} == {quality.name for quality in QUALITIES}
+    assert {chord.root for chord in drawn} == set(range(12))
+    assert all(chord.bass in pitch_classes(chord.index) for chord in drawn)
+    inverted = np.mean([chord.bass != chord.root for chord in drawn])
+    assert 0.15 < inverted < 0.25
+
+
+def test_the_sampler_follows_its_weights() -> None:
+    rng = np.random.default_rng(8)
+    drawn = Counter(render.random_chord(rng).quality for _ in range(3_000))
+    for name, weight in render.QUALITY_WEIGHTS.items():
+        share = weight / sum(render.QUALITY_WEIGHTS.values())
+        assert drawn[name] / 3_000 == pytest.approx(share, abs=5 * np.sqrt(share / 3_000))
+
+
+def test_noise_keeps_the_length_and_stays_finite() -> None:
+    tone = np.sin(np.arange(30_000) * 0.05).astype(np.float32)
+    for seed in range(20):
+        noisy = render.add_noise(tone, np.random.default_rng(seed), 22_050)
+        assert (noisy.dtype, noisy.shape) == (np.float32, tone.shape)
+        assert np.isfinite(noisy).all()
+
+
+def test_noise_on_silence_stays_finite() -> None:
+    assert np.isfinite(render.add_noise(np.zeros(30_000, np.float32), np.random.default_rng(0), 22_050)).all()
+
+
+@needs_synthesizer
+def test_a_rendered_piece_sounds_while_its_chords_last() -> None:
+    audio = render.play(held(["C:maj", "A:min"], 2.5), np.random.default_rng(1), 22_050)
+    assert audio.size == 6 * 22_050
+    loudness = [float(np.abs(audio[round(a * 22_050) : round(b * 22_050)]).max()) for a, b in ((0.0, 0.45), (0.7, 5.3))]
+    assert loudness[0] < 1e-3 < 0.02 < loudness[1]
+
+
+@needs_synthesizer
+def test_a_rendered_track_labels_each_frame_with_the_chord_of_its_moment() -> None:
+    piece = held(["C:maj", "E:min/b3", "N", "G:7"], 1.25)
+    track = render.render(piece, np.random.default_rng(2), FEATURES)
+    stream = FrameStream(FEATURES.sample_rate, FEATURES)
+    assert len(track["features"]) == int(piece.duration * FEATURES.sample_rate) // FEATURES.hop
+    for frame, (index, bass) in enumerate(zip(track["class_index"], track["bass_index"], strict=True)):
+        now = stream.time_of(frame)
+        true = next((chord for start, end, chord in piece.segments if start <= now < end), NO_CHORD)
+        assert (index, bass) == (true.index, true.bass)
+
+
+@needs_synthesizer
+def test_the_features_of_a_rendered_track_show_its_chord() -> None:
+    track = render.render(held(["C:maj"], 5.0), np.random.default_rng(2), FEATURES)
+    sounding = track["features"][track["class_index"] == parse("C:maj").index].astype(np.float64)
+    chroma = np.exp(sounding[40:]).reshape(-1, FEATURES.octaves, 12, 2)[:, 1:4].sum(axis=(0, 1))
+    assert set(np.argsort(chroma[:, 0])[-3:]) == {0, 4, 7}
+
+
+@needs_synthesizer
+def test_songs_of_the_development_set_are_left_out_and_finished_tracks_kept(tmp_path: Path) -> None:
+    songs, development, target = (tmp_path / name for name in ("songs", "development", "target"))
+    songs.mkdir()
+    development.mkdir()
+    for name in ("001", "002"):
+        song(songs, name)
+    (development / "002.lab").write_text("0.0 4.0 C:maj\n")
+    render.render_folder(target, FEATURES, songs, 2, 0, development, seed=3, workers=1)
+    paths = store.tracks(target)
+    assert [path.name.split("-")[0] for path in paths] == ["001", "001"]
+    made = [path.stat().st_mtime_ns for path in paths]
+    render.render_folder(target, FEATURES, songs, 2, 0, development, seed=3, workers=1)
+    assert [path.stat().st_mtime_ns for path in store.tracks(target)] == made
+
+
+@needs_synthesizer
+def test_a_transposed_song_keeps_quality_and_silence(tmp_path: Path) -> None:
+    song(tmp_path, "001")
+    shifts = set()
+    for seed in range(12):
+        piece = render.pop_piece(tmp_path / "001.mid", np.random.default_rng(seed))
+        chord = piece.segments[1][2]
+        assert piece.segments[0][2] == Chord(N, NO_BASS)
+        assert (chord.quality, chord.bass) == ("maj", chord.root)
+        played = {note.pitch % 12 for note in piece.midi.instruments[0].notes if not piece.midi.instruments[0].is_drum}
+        assert played == set(pitch_classes(chord.index))
+        shifts.add(chord.root)
+    assert len(shifts) > 3
+
+
+def test_a_collection_of_held_out_songs_only_is_refused(tmp_path: Path) -> None:
+    song(tmp_path, "001")
+    with pytest.raises(UserError, match="no POP909 songs"):
+        render.render_folder(tmp_path / "target", FEATURES, tmp_path, 1, 0, tmp_path, seed=0, workers=1)
+
+
+def test_songs_without_a_collection_are_refused(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="--pop909"):
+        render.render_folder(tmp_path, FEATURES, None, 1, 0, None, seed=0, workers=1)
+
+
+def test_a_missing_synthesizer_is_named_with_the_remedy(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PATH", "")
+    with pytest.raises(UserError, match="apt-get install fluidsynth"):
+        render.play(held(["C:maj"], 1.0), np.random.default_rng(0), 22_050)
