@@ -20,6 +20,8 @@ def parser() -> argparse.ArgumentParser:
     hop = commands.add_parser("hop", help="cost of one hop, part by part, on one core")
     hop.add_argument("--hops", type=int, default=5000)
     resampling = commands.add_parser("resampling", help="delay of our streaming resampler beside soxr's")
+    report = commands.add_parser("report", help="write the tables of the documents from benchmarks/results/")
+    report.add_argument("--check", action="store_true", help="write nothing; exit 1 if a document is out of date")
     for command in (online, hop):
         command.add_argument("--engine", type=Path, help="engine folder; default: the shipped one")
     for command in (online, hop, resampling):
@@ -31,6 +33,12 @@ def parser() -> argparse.ArgumentParser:
 def main(argv: list[str] | None = None) -> int:
     args = parser().parse_args(argv)
     try:
+        if args.command == "report":
+            from benchmarks.report import report
+
+            stale = report(args.check)
+            print(f"{'out of date' if args.check else 'written'}: {', '.join(stale) or 'none'}")
+            return 1 if args.check and stale else 0
         if args.command == "online":
             from benchmarks.online import online
 

@@ -51,10 +51,8 @@ def test_it_agrees_with_the_cross_check_script(result: dict, tmp_path: Path) -> 
     reference.mkdir()
     events.mkdir()
     shutil.copy(DEMO / "demo.lab", reference)
-    done = subprocess.run(
-        [sys.executable, "-m", "rtchord.cli", "listen", "--input", DEMO / "demo.ogg", "--no-realtime", "--format", "jsonl"],
-        capture_output=True, text=True, check=True, cwd=ROOT,
-    )  # fmt: skip
+    listen = [sys.executable, "-m", "rtchord.cli", "listen", "--input", DEMO / "demo.ogg", "--no-realtime"]
+    done = subprocess.run([*listen, "--format", "jsonl"], capture_output=True, text=True, check=True, cwd=ROOT)
     (events / "demo.jsonl").write_text(done.stdout)
     other = subprocess.run(
         [sys.executable, CROSS_CHECK, reference, events], capture_output=True, text=True, check=True,

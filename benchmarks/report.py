@@ -1,0 +1,141 @@
+"""Tables in the documents, written from the results on disk; no figure in them is typed by hand.
+
+A document holds `<!-- table NAME -->` .. `<!-- end -->`; what lies between is replaced by the table of that name.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from rtchord.chords import QUALITIES
+from rtchord.decoder import PRESETS
+from rtchord.errors import UserError
+
+ROOT = Path(__file__).parents[1]
+RESULTS = Path(__file__).parent / "results"
+DOCUMENTS = ("README.md", "docs/architecture.md", "docs/benchmarks.md")
+SETS = ("pop", "strum")
+MARKER = re.compile(r"(<!-- table (\w+) -->\n).*?(<!-- end -->)", re.DOTALL)
+
+
+def result(name: str) -> dict[str, Any]:
+    """A result file; UserError where it is missing."""
+    path = RESULTS / f"{name}.json"
+    try:
+        loaded: dict[str, Any] = json.loads(path.read_text())
+    except OSError:
+        raise UserError(f"no result {path.name!r}; measure it again (docs/benchmarks.md says how)") from None
+    return loaded
+
+
+def table(head: list[str], rows: list[list[str]]) -> str:
+    """A Markdown table."""
+    lines = [head, ["---"] * len(head), *rows]
+    return "".join("| " + " | ".join(line) + " |\n" for line in lines)
+
+
+def number(value: float | None, digits: int) -> str:
+    return "-" if value is None else f"{value:.{digits}f}"
+
+
+def _online_row(name: str, system: str, scores: dict[str, Any]) -> list[str]:
+    accuracy = [number(scores[key], 3) for key in ("mean7", "majmin", "tetrads")]
+    times = [number(scores[key], 3) for key in ("lat_med", "lat_p90")]
+    return [name, system, *accuracy, *times, number(scores["events_per_change"], 2)]
+
+
+def online() -> str:
+    """Our balanced preset beside the peers."""
+    rows = []
+    for name in SETS:
+        ours = result(f"online-{name}-balanced")
+        rows.append(_online_row(f"{name} ({ours['songs']})", "**rtchord, live**", ours["scores"]))
+        rows += [_online_row(name, peer["system"], peer) for peer in result("peers")[name]]
+    return table(
+        ["set (songs)", "system", "mean of 7", "majmin", "tetrads", "latency median, s", "p90, s", "events per change"],
+        rows,
+    )
+
+
+def presets() -> str:
+    """Every preset on both sets: the seven metrics, the class-wise mean, latency and flicker."""
+    keys = ("root", "thirds", "triads", "sevenths", "tetrads", "majmin", "mirex", "mean7", "class_mean", "hit")
+    rows = []
+    for name in SETS:
+        for preset in PRESETS:
+            scores = result(f"online-{name}-{preset}")["scores"]
+            rest = [number(scores[key], 3) for key in ("lat_med", "lat_p90")]
+            rows.append(
+                [name, preset, *(number(scores[key], 3) for key in keys), *rest, number(scores["events_per_change"], 2)]
+            )
+    head = ["set", "preset", *keys[:-2], "class mean", "changes hit", "lat. median, s", "p90, s", "events per change"]
+    return table(head, rows)
+
+
+def qualities() -> str:
+    """Share of each quality's time named with the right root and quality, balanced preset."""
+    found = {name: result(f"online-{name}-balanced")["qualities"] for name in SETS}
+    rows = []
+    for quality in QUALITIES:
+        cells = [found[name].get(quality.name) for name in SETS]
+        if any(cells):
+            parts = [[number(cell["seconds"], 0), number(cell["right"], 2)] if cell else ["-", "-"] for cell in cells]
+            rows.append([quality.name, *(part for pair in parts for part in pair)])
+    return table(["quality", "pop: s", "right", "strum: s", "right"], rows)
+
+
+def hop() -> str:
+    """What a hop costs."""
+    measured = result("hop")
+    rows = [
+        [name, *(number(part[key], 1) for key in ("median_us", "p99_us"))] for name, part in measured["parts"].items()
+    ]
+    return table(["part", "median, µs", "p99, µs"], rows) + (
+        f"\nOne hop is {measured['hop_us'] / 1000:.1f} ms of sound; the whole chain runs "
+        f"{measured['times_real_time']:.0f} times faster than real time on one core "
+        f"(median of {measured['hops']} hops, audio at {measured['rate'] / 1000:g} kHz).\n"
+    )
+
+
+def resampling() -> str:
+    """Delay of streaming resamplers."""
+    waits = result("resampling")["waits"]
+    columns = ["rtchord_ms", "soxr_LQ_ms", "soxr_HQ_ms", "soxr_VHQ_ms"]
+    rows = [
+        [f"{int(rate) / 1000:g} kHz", *(f"{row[column]:.2f} ms" for column in columns)] for rate, row in waits.items()
+    ]
+    return table(["device rate", "rtchord", "soxr LQ", "soxr HQ", "soxr VHQ"], rows)
+
+
+TABLES: dict[str, Callable[[], str]] = {
+    "online": online, "presets": presets, "qualities": qualities, "hop": hop, "resampling": resampling,
+}  # fmt: skip
+
+
+def filled(text: str) -> str:
+    """A document with its tables written anew; UserError for a name that is no table's."""
+
+    def replace(match: re.Match[str]) -> str:
+        if match[2] not in TABLES:
+            raise UserError(f"there is no table {match[2]!r}; there are {', '.join(TABLES)}")
+        return f"{match[1]}{TABLES[match[2]]()}{match[3]}"
+
+    return MARKER.sub(replace, text)
+
+
+def report(check: bool) -> list[str]:
+    """Write the tables into the documents, or with `check` only look; names of documents that were out of date."""
+    stale = []
+    for name in DOCUMENTS:
+        path = ROOT / name
+        before = path.read_text()
+        after = filled(before)
+        if after != before:
+            stale.append(name)
+            if not check:
+                path.write_text(after)
+    return stale
