@@ -17,7 +17,7 @@ frames are numbered by whoever calls it.
 
 from __future__ import annotations
 
-import itertools
+from itertools import pairwise
 from typing import NamedTuple
 
 import numpy as np
@@ -32,7 +32,6 @@ from rtchord.chords import (
     NO_CHORD,
     QUALITIES,
     Chord,
-    N,
     X,
     chord_with_bass,
     pitch_classes,
@@ -193,33 +192,48 @@ class Decoder:
         return Decision(onset, frame, chord, float(classes[chord.index]))
 
 
-def smooth(classes: Float32, bass: Float32, penalty: float) -> list[tuple[int, int, Chord]]:
-    """Offline decode of a whole recording: the path of least cost (Viterbi) with `penalty` nats for every change.
+def _viterbi(log_posterior: Float32, penalty: float) -> NDArray[np.intp]:
+    """State of each frame on the path of least cost, where every change of state costs `penalty` nats.
 
-    `classes` (frames, 170), `bass` (frames, 13) posteriors; returns (first frame, end frame, chord) segments.
+    `log_posterior` (frames, states), frames > 0.
     """
-    frames = len(classes)
-    if not frames:
-        return []
-    log_posterior = np.log(np.maximum(classes, _FLOOR))
-    log_posterior[:, X] = np.log(_FLOOR)
+    frames, states = log_posterior.shape
     score = log_posterior[0].copy()
-    origin = np.empty((frames, N_CLASSES), np.int16)
-    stay = np.arange(N_CLASSES, dtype=np.int16)
+    origin = np.empty((frames, states), np.intp)
+    stay = np.arange(states)
     for t in range(1, frames):
         best = int(score.argmax())
         jump = score[best] - penalty
         origin[t] = np.where(score >= jump, stay, best)
         score = np.maximum(score, jump) + log_posterior[t]
-    path = np.empty(frames, np.int16)
+    path = np.empty(frames, np.intp)
     path[-1] = score.argmax()
     for t in range(frames - 1, 0, -1):
         path[t - 1] = origin[t, path[t]]
-    edges = [0, *(np.flatnonzero(np.diff(path)) + 1).tolist(), frames]
+    return path
+
+
+def _runs(path: NDArray[np.intp]) -> list[tuple[int, int]]:
+    """(first, end) of each run of equal states."""
+    edges = [0, *(np.flatnonzero(np.diff(path)) + 1).tolist(), len(path)]
+    return list(pairwise(edges))
+
+
+def smooth(classes: Float32, bass: Float32, penalty: float) -> list[tuple[int, int, Chord]]:
+    """Offline decode of a whole recording: the best path through the classes, then, under each chord, through the
+    basses that are chord tones (Viterbi, `penalty` nats for every change).
+
+    `classes` (frames, 170), `bass` (frames, 13) posteriors; returns (first frame, end frame, chord) segments.
+    """
+    if not len(classes):
+        return []
+    log_classes = np.log(np.maximum(classes, _FLOOR))
+    log_classes[:, X] = np.log(_FLOOR)
+    log_bass = np.log(np.maximum(bass, _FLOOR))
     segments = []
-    for start, end in itertools.pairwise(edges):
+    for start, end in _runs(path := _viterbi(log_classes, penalty)):
         index = int(path[start])
-        heard = np.log(np.maximum(bass[start:end], _FLOOR)).mean(axis=0)
-        tone = int(np.where(_CHORD_TONES[index] > 0, heard, -np.inf).argmax()) if index != N else NO_BASS
-        segments.append((start, end, chord_with_bass(index, tone)))
+        tones = np.array(pitch_classes(index) or [NO_BASS])
+        for a, b in _runs(heard := _viterbi(log_bass[start:end, tones], penalty)):
+            segments.append((start + a, start + b, Chord(index, int(tones[heard[a]]))))
     return segments

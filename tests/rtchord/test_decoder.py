@@ -119,5 +119,11 @@ def test_smooth_follows_a_lasting_change_and_ignores_a_blip() -> None:
     assert [(a, b, c.label) for a, b, c in segments] == [(0, 61, "C:maj"), (61, 91, "A:min/b3")]
 
 
+def test_smooth_splits_a_chord_where_its_bass_moves() -> None:
+    posterior = np.stack([classes((C, 0.9))] * 60)
+    segments = smooth(posterior, np.stack([bass(0)] * 30 + [bass(4)] * 30), penalty=12.0)
+    assert [(a, b, c.label) for a, b, c in segments] == [(0, 30, "C:maj"), (30, 60, "C:maj/3")]
+
+
 def test_smooth_of_nothing_is_nothing() -> None:
     assert smooth(np.zeros((0, N_CLASSES), np.float32), np.zeros((0, N_BASS), np.float32), 12.0) == []
