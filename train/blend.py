@@ -1,6 +1,7 @@
 """Blending two students' weights: what fine-tuning gained, without all that it forgot.
 
-w = (1 - share) * first + share * second, for a student and one fine-tuned from it (WiSE-FT, Wortsman et al., CVPR 2022).
+w = (1 - share) * first + share * second, for a student and one fine-tuned from it (WiSE-FT, Wortsman et al., CVPR
+2022).
 """
 
 from __future__ import annotations
