@@ -89,7 +89,7 @@ def qualities() -> str:
     return table(["quality", "pop: s", "right", "strum: s", "right"], rows)
 
 
-STAGES = ("stage1", "stage2", "blend", "polish")
+STAGES = ("stage1", "stage2", "blend")
 
 
 def stages() -> str:

@@ -9,9 +9,10 @@ That the old chord is over is often clear before it is clear which one follows. 
 likely one now, by a factor of `lead` over the next challenger: that spares the player a wrong name for an instant
 (measured: a tenth fewer events at the same latency).
 
-Three thresholds, because three mistakes cost differently:
+Four thresholds, because four mistakes cost differently:
 * `change`: to another chord *family* (root and third, or N). Posteriors are summed over the family, so that doubt
   between C, C7 and Cmaj7 does not delay C;
+* `start`: the same, out of N: what breaks a silence is a chord within a frame or two, or noise that should stay one;
 * `refine`: to another quality of the same family (C -> C7);
 * `bass`: to another bass under the same chord.
 
@@ -36,6 +37,7 @@ from rtchord.chords import (
     NO_CHORD,
     QUALITIES,
     Chord,
+    N,
     X,
     chord_with_bass,
     pitch_classes,
@@ -50,6 +52,7 @@ class DecoderSettings(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     change: float = Field(gt=0)
+    start: float = Field(gt=0)
     refine: float = Field(gt=0)
     bass: float = Field(gt=0)
     inversion: float = Field(0.6, gt=0, le=1, description="bass posterior that makes a new chord start inverted")
@@ -58,9 +61,9 @@ class DecoderSettings(BaseModel):
 
 
 PRESETS: dict[str, DecoderSettings] = {
-    "fast": DecoderSettings(change=1.0, refine=10.0, bass=16.0, lead=1.5),
-    "balanced": DecoderSettings(change=2.0, refine=16.0, bass=24.0),
-    "steady": DecoderSettings(change=6.0, refine=30.0, bass=40.0),
+    "fast": DecoderSettings(change=1.0, start=6.0, refine=16.0, bass=24.0, lead=1.5),
+    "balanced": DecoderSettings(change=2.0, start=10.0, refine=24.0, bass=30.0),
+    "steady": DecoderSettings(change=6.0, start=16.0, refine=40.0, bass=60.0),
 }
 
 # Family of each class: root * 3 + (0 minor third, 1 major third, 2 suspended); N has its own, X none.
@@ -154,7 +157,8 @@ class Decoder:
         self._basses.push(self._bass_log, self.current.bass, frame)
 
         winner = int(self._family.argmax())
-        if winner != family and self._families.sums[winner] >= self.settings.change:
+        threshold = self.settings.start if self.current.index == N else self.settings.change
+        if winner != family and self._families.sums[winner] >= threshold:
             likely = self._family[winner]
             self._family[[winner, family]] = 0.0
             if likely < self.settings.lead * self._family.max():

@@ -23,7 +23,7 @@ from rtchord.events import ChordEvent
 Float32 = NDArray[np.float32]
 
 GATE_DBFS = -70.0  # a frame in which no sinusoid is louder than this is silence, whatever the model thinks of it
-OFFLINE_PENALTY = 12.0  # nats for a change in the offline decode
+OFFLINE_PENALTY = 20.0  # nats for a change in the offline decode
 
 
 def silence_threshold(features: Features) -> Float32:

@@ -7,7 +7,7 @@ from pydantic import ValidationError
 from rtchord.chords import N_BASS, N_CLASSES, NO_BASS, NO_CHORD, N, X, class_index
 from rtchord.decoder import PRESETS, Decoder, DecoderSettings, smooth
 
-SETTINGS = DecoderSettings(change=6.0, refine=8.0, bass=8.0)
+SETTINGS = DecoderSettings(change=6.0, start=6.0, refine=8.0, bass=8.0)
 C, C7, AM = class_index(0, "maj"), class_index(0, "7"), class_index(9, "min")
 
 
@@ -56,6 +56,14 @@ def test_doubt_between_qualities_of_a_family_does_not_delay_the_family() -> None
     torn = run([(classes((N, 0.95)), bass())] * 5 + [(classes((C, 0.5), (C7, 0.4)), bass(0))] * 10)[0]
     assert torn.frame == sure.frame
     assert torn.chord.label == "C:maj"
+
+
+def test_silence_is_harder_to_break_than_a_chord() -> None:
+    settings = DecoderSettings(change=2.0, start=20.0, refine=8.0, bass=8.0)
+    blip = [(classes((AM, 0.9)), bass(9))] * 2
+    silence, chord = [(classes((N, 0.9)), bass())] * 9, [(classes((C, 0.9)), bass(0))] * 9
+    assert run([*silence, *blip, *silence], settings) == []
+    assert [d.chord.label for d in run([*chord, *blip, *chord], settings)] == ["C:maj", "A:min", "C:maj"]
 
 
 def test_two_challengers_abreast_are_waited_for() -> None:
@@ -112,7 +120,8 @@ def test_reset_equals_new() -> None:
 
 
 @pytest.mark.parametrize(
-    "bad", [{"change": 0, "refine": 1, "bass": 1}, {"change": 1, "refine": 1, "bass": 1, "hold": 2}]
+    "bad",
+    [{"change": 0, "start": 1, "refine": 1, "bass": 1}, {"change": 1, "start": 1, "refine": 1, "bass": 1, "hold": 2}],
 )
 def test_bad_settings_are_refused(bad: dict) -> None:
     with pytest.raises(ValidationError):
