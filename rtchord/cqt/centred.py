@@ -15,7 +15,8 @@ from numba import njit
 from numpy.typing import NDArray
 
 from rtchord.cqt.features import Features
-from rtchord.cqt.kernels import SHARP_TAPS, Float32, centred_kernels, filtered, respond, sharp
+from rtchord.cqt.kernels import SHARP_TAPS, Float32, centred_kernels, filtered, sharp
+from rtchord.cqt.tile import respond
 
 Int64 = NDArray[np.int64]
 
@@ -45,9 +46,8 @@ def _gather(level: Float32, base: int, centre: int, reflect: bool, end: int, win
 
 
 @njit(cache=True, nogil=True, fastmath=True)
-def _write(found: Float32, gains: Float32, first: int, offset: float, out: Float32) -> None:
-    """Log magnitudes of one octave of one frame: `found` (2 * bins,) into `out[first:]`."""
-    bins = found.size // 2
+def _write(found: Float32, bins: int, gains: Float32, first: int, offset: float, out: Float32) -> None:
+    """Log magnitudes of one octave of one frame: `found` (real, then imaginary parts) into `out[first:]`."""
     for j in range(bins):
         magnitude = np.sqrt(found[j] * found[j] + found[bins + j] * found[bins + j])
         out[first + j] = np.log(gains[first + j] * magnitude + offset)
@@ -69,6 +69,7 @@ def _push(
     settled: Int64,
     table: Float32,
     windows: Float32,
+    starts: Int64,
     response: Float32,
     places: Int64,
     out: Float32,
@@ -77,7 +78,7 @@ def _push(
     octaves = levels.shape[0] - 1
     reach = taps.size // 2
     n_fft = matrix.shape[0]
-    bins = matrix.shape[1] // 2
+    bins = gains.size // octaves
     written = 0
     for first in range(0, samples.size, hop):
         block = samples[first : first + hop]
@@ -115,9 +116,9 @@ def _push(
                 settled[octave] += 1
                 rows += 1
         if rows:
-            respond(windows[:rows], matrix, 0, response[:rows])
+            respond(windows[:rows], starts[:rows], matrix, 0, response[:rows])
             for i in range(rows):
-                _write(response[i], gains, places[i, 1], offset, table[places[i, 0]])
+                _write(response[i], bins, gains, places[i, 1], offset, table[places[i, 0]])
             for i in range(rows):
                 if places[i, 1] == 0:  # the lowest octave completes a frame
                     out[written] = table[places[i, 0]]
@@ -142,12 +143,13 @@ def _provisional(
     table: Float32,
     tail: Float32,
     windows: Float32,
+    starts: Int64,
     response: Float32,
 ) -> None:
     """Write every frame up to `newest` that is not final into `table`, as if the stream ended here."""
     octaves = levels.shape[0] - 1
     reach = taps.size // 2
-    bins = matrix.shape[1] // 2
+    bins = gains.size // octaves
     tail[:] = np.float32(0.0)
     end = count[0]
     first_above = 0
@@ -170,10 +172,10 @@ def _provisional(
                 rows += 1
                 frame += 1
                 if rows == windows.shape[0] or frame > newest:
-                    respond(windows[:rows], matrix, 0, response[:rows])
+                    respond(windows[:rows], starts[:rows], matrix, 0, response[:rows])
                     for i in range(rows):
                         place = (frame - rows + i) % table.shape[0]
-                        _write(response[i], gains, (octaves - 1 - octave) * bins, offset, table[place])
+                        _write(response[i], bins, gains, (octaves - 1 - octave) * bins, offset, table[place])
                     rows = 0
         first_above = first
 
@@ -210,6 +212,7 @@ class CentredCQT:
         self._table = np.zeros((keep + lag + 2, features.bins), np.float32)
         self._tail = np.zeros((levels, self._past + UNSETTLED + self._half), np.float32)
         self._windows = np.zeros((rows, n_fft), np.float32)
+        self._starts = np.zeros(rows, np.int64)  # of the samples in each row of windows
         self._response = np.zeros((rows, columns), np.float32)
         self._places = np.zeros((rows, 2), np.int64)
         self.reset()
@@ -279,6 +282,7 @@ class CentredCQT:
                 self._settled,
                 self._table,
                 self._windows,
+                self._starts,
                 self._response,
                 self._places,
                 out,
@@ -320,5 +324,6 @@ class CentredCQT:
             self._table,
             self._tail,
             self._windows,
+            self._starts,
             self._response,
         )

@@ -1,7 +1,7 @@
-"""Filters and kernel matrices, built once with NumPy; and the two inner loops that use them.
+"""Filters and kernel matrices, built once with NumPy; and the loops that filter.
 
-The inner loops are compiled so that a result depends on its own inputs alone, bit for bit: not on how many are
-computed in one call, nor on how a stream was cut.
+The loops are compiled so that a result depends on its own inputs alone, bit for bit: not on how many are computed in
+one call, nor on how a stream was cut.
 """
 
 from __future__ import annotations
@@ -11,6 +11,7 @@ from numba import njit
 from numpy.typing import NDArray
 
 from rtchord.cqt.features import Features
+from rtchord.cqt.tile import COLUMNS
 
 Float32 = NDArray[np.float32]
 Float64 = NDArray[np.float64]
@@ -20,7 +21,6 @@ HALF_BAND_BETA = 8.0
 # The centred chain: as sharp as librosa's resampler, as its kernels' leakage shows what lies above a lower octave.
 SHARP_TAPS, SHARP_CUTOFF, SHARP_BETA = 383, 0.239, 12.5
 SPARSITY = 0.01  # share of each spectral kernel's magnitude that librosa drops
-UNROLL = 8  # kernel rows met at once
 
 
 def half_band(taps: int = HALF_BAND_TAPS, beta: float = HALF_BAND_BETA) -> Float32:
@@ -71,33 +71,31 @@ def decimator_delay(features: Features, frequency: float, octave: int) -> float:
 
 
 def _stacked(waves: NDArray[np.complex128]) -> Float32:
-    """Columns of (taps, bins) complex kernels: the real parts, then the imaginary parts."""
-    return np.ascontiguousarray(np.concatenate((waves.real, waves.imag), axis=1).astype(np.float32))
+    """Columns of (taps, bins) complex kernels: the real parts, the imaginary parts, zeros to a multiple of COLUMNS."""
+    bins = waves.shape[1]
+    matrix = np.zeros((len(waves), -(-2 * bins // COLUMNS) * COLUMNS), np.float32)
+    matrix[:, :bins], matrix[:, bins : 2 * bins] = waves.real, waves.imag
+    return matrix
 
 
 def kernels(features: Features) -> tuple[Float32, Float32]:
-    """Right-aligned kernel matrices (1 or octaves, taps, 2 * bins_per_octave), and per-bin gains (bins,).
+    """Right-aligned kernel matrices (1 or octaves, taps, columns), and per-bin gains (bins,).
 
-    Octave 0 is the highest. With constant Q all octaves share one matrix. Row 0 meets the oldest sample of the
-    window; rows of zeros in front fill up to a multiple of UNROLL.
+    Octave 0 is the highest. With constant Q all octaves share one matrix; with variable Q shorter ones begin with
+    rows of zeros. Row 0 meets the oldest sample. Columns: see `_stacked`.
     """
-    shared = features.gamma == 0
+    shared, per = features.gamma == 0, features.bins_per_octave
     lengths, frequencies = features.lengths, features.frequencies
-    taps = 0
     found = []
     for octave in range(1 if shared else features.octaves):
-        bins = slice(
-            features.bins - (octave + 1) * features.bins_per_octave, features.bins - octave * features.bins_per_octave
-        )
+        bins = slice(features.bins - (octave + 1) * per, features.bins - octave * per)
         rate = features.sample_rate / 2 ** (octave + 1)
         own = lengths[bins] / 2 ** (octave + 1)
-        size = int(np.ceil(own.max()))
-        age = np.arange(size)[::-1, None] + 0.5  # samples before "now"; half a sample keeps the window symmetric
+        age = np.arange(int(np.ceil(own.max())))[::-1, None] + 0.5  # samples before "now", half for symmetry
         window = np.where(age < own, 0.5 - 0.5 * np.cos(2 * np.pi * age / own), 0.0)
         found.append(_stacked(window / window.sum(axis=0) * np.exp(2j * np.pi * frequencies[bins] / rate * age)))
-        taps = max(taps, size)
-    taps = -(-taps // UNROLL) * UNROLL
-    matrices = np.zeros((len(found), taps, 2 * features.bins_per_octave), np.float32)
+    taps = max(map(len, found))
+    matrices = np.zeros((len(found), taps, found[0].shape[1]), np.float32)
     for matrix, kernel in zip(matrices, found, strict=True):
         matrix[taps - len(kernel) :] = kernel
     return matrices, np.sqrt(lengths).astype(np.float32)
@@ -113,7 +111,7 @@ def sparsified(rows: NDArray[np.complex64], share: float) -> NDArray[np.complex6
 
 
 def centred_kernels(features: Features) -> tuple[Float32, Float32]:
-    """Centred kernel matrix (n_fft, 2 * bins_per_octave) shared by all octaves, and per-bin gains (bins,).
+    """Centred kernel matrix (n_fft, columns) shared by all octaves, and per-bin gains (bins,).
 
     librosa multiplies the spectrum of a frame with a sparsified one-sided spectral basis; the inverse transform of
     that basis does the same to the samples.
@@ -146,31 +144,35 @@ def filtered(segment: Float32, taps: Float32) -> np.float32:
     return total
 
 
-# Only contraction to fused multiply-adds is allowed: sums keep their order, so every row of `response` is the same
-# number whatever the others are.
+# Only contraction to fused multiply-adds is allowed: sums keep the order that is written.
 @njit(cache=True, nogil=True, fastmath={"contract"})
-def respond(windows: Float32, matrix: Float32, first: int, response: Float32) -> None:
-    """`response` (rows, columns) = `windows` (rows, taps) times `matrix` (taps, columns) from row `first` on.
+def halve(even: Float32, odd: Float32, taps: Float32, out: Float32) -> None:
+    """`out[i]` = sum of ``taps[k] * x[2 * i + k]``, 23 taps, where even and odd samples of x come apart.
 
-    `first` and taps are multiples of UNROLL.
+    The order of the sum is eight lanes of two, folded in halves, then the other seven taps.
     """
-    response[:] = np.float32(0.0)
-    columns = matrix.shape[1]
-    for t in range(first, matrix.shape[0], 8):
-        m0, m1, m2, m3 = matrix[t], matrix[t + 1], matrix[t + 2], matrix[t + 3]
-        m4, m5, m6, m7 = matrix[t + 4], matrix[t + 5], matrix[t + 6], matrix[t + 7]
-        for row in range(windows.shape[0]):
-            x = windows[row, t : t + 8]
-            x0, x1, x2, x3, x4, x5, x6, x7 = x[0], x[1], x[2], x[3], x[4], x[5], x[6], x[7]
-            sums = response[row]
-            for j in range(columns):
-                total = sums[j]
-                total += x0 * m0[j]
-                total += x1 * m1[j]
-                total += x2 * m2[j]
-                total += x3 * m3[j]
-                total += x4 * m4[j]
-                total += x5 * m5[j]
-                total += x6 * m6[j]
-                total += x7 * m7[j]
-                sums[j] = total
+    e1, e2, e3, e4, e5, e6 = even[1:], even[2:], even[3:], even[4:], even[5:], even[6:]
+    e7, e8, e9, e10, e11 = even[7:], even[8:], even[9:], even[10:], even[11:]
+    o1, o2, o3, o4, o5 = odd[1:], odd[2:], odd[3:], odd[4:], odd[5:]
+    o6, o7, o8, o9, o10 = odd[6:], odd[7:], odd[8:], odd[9:], odd[10:]
+    t0, t1, t2, t3, t4, t5, t6, t7 = taps[0], taps[1], taps[2], taps[3], taps[4], taps[5], taps[6], taps[7]
+    t8, t9, t10, t11, t12, t13, t14, t15 = taps[8], taps[9], taps[10], taps[11], taps[12], taps[13], taps[14], taps[15]
+    t16, t17, t18, t19, t20, t21, t22 = taps[16], taps[17], taps[18], taps[19], taps[20], taps[21], taps[22]
+    for i in range(out.size):
+        s0 = t8 * e4[i] + t0 * even[i]
+        s1 = t9 * o4[i] + t1 * odd[i]
+        s2 = t10 * e5[i] + t2 * e1[i]
+        s3 = t11 * o5[i] + t3 * o1[i]
+        s4 = t12 * e6[i] + t4 * e2[i]
+        s5 = t13 * o6[i] + t5 * o2[i]
+        s6 = t14 * e7[i] + t6 * e3[i]
+        s7 = t15 * o7[i] + t7 * o3[i]
+        total = ((s0 + s4) + (s2 + s6)) + ((s1 + s5) + (s3 + s7))
+        total += t16 * e8[i]
+        total += t17 * o8[i]
+        total += t18 * e9[i]
+        total += t19 * o9[i]
+        total += t20 * e10[i]
+        total += t21 * o10[i]
+        total += t22 * e11[i]
+        out[i] = total

@@ -7,7 +7,8 @@ from numba import njit
 from numpy.typing import NDArray
 
 from rtchord.cqt.features import Features
-from rtchord.cqt.kernels import UNROLL, Float32, decimator, filtered, kernels, respond
+from rtchord.cqt.kernels import Float32, decimator, halve, kernels
+from rtchord.cqt.tile import respond
 
 
 @njit(cache=True, nogil=True, fastmath=True)
@@ -21,16 +22,19 @@ def _advance(
     gains: Float32,
     offset: float,
     history: Float32,
-    windows: Float32,
-    work: Float32,
+    recent: Float32,
+    starts: NDArray[np.int64],
+    scratch: Float32,
     response: Float32,
     out: Float32,
 ) -> None:
     """Push whole hops: `samples` (frames * hop,) in, `out` (frames, bins) filled. Work is per hop, so the result does
     not depend on how many hops come at once."""
-    octaves, length = windows.shape
+    octaves, capacity = recent.shape
     order = taps.size - 1
-    bins = response.shape[1] // 2
+    length = matrices.shape[1]
+    bins = out.shape[1] // octaves
+    work, even, odd = scratch[0], scratch[1], scratch[2]
     for frame in range(out.shape[0]):
         size = hop
         work[order : order + size] = samples[frame * hop : (frame + 1) * hop]
@@ -38,26 +42,29 @@ def _advance(
             half = size // 2
             work[:order] = history[octave]
             history[octave] = work[size : size + order]
-            # Decimate in place: output i only reads inputs 2i .. 2i + order + 1, which lie at or after it.
-            for i in range(half):
-                work[i] = filtered(work[2 * i + phase : 2 * i + phase + order + 1], taps)
-            window = windows[octave]
-            if half < length:
-                for i in range(length - half):
-                    window[i] = window[i + half]
-                window[length - half :] = work[:half]
-            else:
-                window[:] = work[half - length : half]
-            # Make room for the next stage's history in front of its input.
-            for i in range(half - 1, -1, -1):
-                work[order + i] = work[i]
+            ready = work[phase:]
+            pairs = half + order // 2
+            for i in range(pairs):
+                even[i] = ready[2 * i]
+            for i in range(pairs - 1):
+                odd[i] = ready[2 * i + 1]
+            row = recent[octave]
+            end = starts[octave] + length
+            if end + half > capacity:
+                for i in range(length):
+                    row[i] = row[end - length + i]
+                end = length
+            fresh = row[end : end + half]
+            halve(even, odd, taps, fresh)
+            starts[octave] = end + half - length
+            work[order : order + half] = fresh
             size = half
         if matrices.shape[0] == 1:
-            respond(windows, matrices[0], firsts[0], response)
+            respond(recent, starts, matrices[0], firsts[0], response)
         else:
             for octave in range(octaves):
-                row = response[octave : octave + 1]
-                respond(windows[octave : octave + 1], matrices[octave], firsts[octave], row)
+                one = slice(octave, octave + 1)
+                respond(recent[one], starts[one], matrices[octave], firsts[octave], response[one])
         for octave in range(octaves):
             first = (octaves - 1 - octave) * bins
             found = response[octave]
@@ -76,16 +83,20 @@ class SlidingCQT:
         self._taps, self._phase = decimator(features)
         self._matrices, self._gains = kernels(features)
         # Rows of zeros in front of a matrix are not met.
-        self._firsts = np.array([np.flatnonzero(m.any(axis=1))[0] // UNROLL * UNROLL for m in self._matrices])
+        self._firsts = np.array([np.flatnonzero(matrix.any(axis=1))[0] for matrix in self._matrices])
+        _, length, columns = self._matrices.shape
         self._history = np.zeros((features.octaves, self._taps.size - 1), np.float32)
-        self._windows = np.zeros((features.octaves, self._matrices.shape[1]), np.float32)
-        self._work = np.zeros(features.hop + self._taps.size - 1, np.float32)
-        self._response = np.zeros((features.octaves, self._matrices.shape[2]), np.float32)
+        # Newest samples of each octave: they move to the front when the room behind them is used up.
+        self._recent = np.zeros((features.octaves, length + max(features.hop, 1024)), np.float32)
+        self._starts = np.zeros(features.octaves, np.int64)
+        self._scratch = np.zeros((3, features.hop + self._taps.size), np.float32)
+        self._response = np.zeros((features.octaves, columns), np.float32)
 
     def reset(self) -> None:
         """Forget the past: the stream begins again after silence."""
         self._history[:] = 0.0
-        self._windows[:] = 0.0
+        self._recent[:] = 0.0
+        self._starts[:] = 0
 
     def push(self, samples: Float32, out: Float32) -> None:
         """Advance by whole hops.
@@ -105,8 +116,9 @@ class SlidingCQT:
             self._gains,
             self.features.log_offset,
             self._history,
-            self._windows,
-            self._work,
+            self._recent,
+            self._starts,
+            self._scratch,
             self._response,
             out,
         )

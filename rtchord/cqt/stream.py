@@ -6,6 +6,7 @@ import logging
 import time
 
 import numpy as np
+from numba import njit
 
 from rtchord.cqt.centred import CentredCQT
 from rtchord.cqt.features import Features
@@ -16,7 +17,22 @@ from rtchord.cqt.sliding import SlidingCQT
 LOUDEST = 1e12  # full scale is 1; beyond this the transform would overflow
 QUIETEST = 1e-20  # -400 dBFS; below, sums would reach denormal numbers, which cost a hundred times as much
 
+BLOCK = 32_768  # samples taken on at a time, so that a whole recording stays in the cache
+
 log = logging.getLogger(__name__)
+
+
+@njit(cache=True, nogil=True)
+def _clean(samples: Float32) -> int:
+    """Put silence where `samples` are no sound, or too quiet to matter; how many were no sound."""
+    replaced = 0
+    for i in range(samples.size):
+        size = abs(samples[i])
+        sound = size < LOUDEST  # false for NaN
+        if not sound or size <= QUIETEST:
+            samples[i] = 0.0
+        replaced += not sound
+    return replaced
 
 
 class FrameStream:
@@ -66,12 +82,12 @@ class FrameStream:
 
     def push(self, samples: Float32) -> Float32:
         """New frames (n, bins) float32; `samples` is (m,) float32. What is no sound (NaN, inf, 1e12) is silence."""
-        samples = samples.astype(np.float32, copy=False)
-        size = np.abs(samples)
-        sound = size < LOUDEST
-        self.replaced += samples.size - int(np.count_nonzero(sound))
-        clean = np.where(sound & (size > QUIETEST), samples, np.float32(0.0))
-        return self._push(self.resampler.push(clean))
+        found = []
+        for start in range(0, max(samples.size, 1), BLOCK):
+            clean = samples[start : start + BLOCK].astype(np.float32)  # a copy
+            self.replaced += _clean(clean)
+            found.append(self._push(self.resampler.push(clean)))
+        return found[0] if len(found) == 1 else np.concatenate(found)
 
     def _push(self, samples: Float32) -> Float32:
         """New frames of samples at the transform's rate."""
