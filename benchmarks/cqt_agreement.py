@@ -99,7 +99,7 @@ def differences(samples: Float32, features: Features) -> Float64:
 def summary(found: Float64) -> dict[str, float]:
     if not found.size:
         return {"mean": 0.0, "p99": 0.0}
-    return {"mean": round(float(found.mean()), 6), "p99": round(float(np.percentile(found, 99)), 6)}
+    return {"mean": float(f"{found.mean():.3g}"), "p99": float(f"{np.percentile(found, 99):.3g}")}
 
 
 def agreement() -> dict[str, object]:
