@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-from rtchord.cqt import CentredCQT, Features, latency
+from rtchord.cqt import CentredCQT, Features, FrameStream, latency
 
 BEFORE, AFTER = 3.0, 3.0  # s of silence, then of the tone
 SHARES = (0.5, 0.9)  # of the final magnitude
@@ -20,23 +20,21 @@ def burst(features: Features, k: int) -> NDArray[np.float32]:
     return np.concatenate((np.zeros(round(BEFORE * features.sample_rate)), tone)).astype(np.float32)
 
 
-def times(heard: NDArray[np.float64], magnitude: NDArray[np.float64], final: float) -> list[float | None]:
-    """ms after the onset at which `magnitude`, known when `heard` samples had been, first reaches each share."""
+def times(seconds: NDArray[np.float64], magnitude: NDArray[np.float64], final: float) -> list[float | None]:
+    """ms after the onset at which `magnitude`, known at `seconds` after it, first reaches each share of `final`."""
     found: list[float | None] = []
     for share in SHARES:
         there = np.flatnonzero(magnitude >= share * final)
-        found.append(round(1000 * float(heard[there[0]]) / 22_050, 1) if there.size else None)
+        found.append(round(1000 * float(seconds[there[0]]), 1) if there.size else None)
     return found
 
 
 def right_aligned(features: Features, k: int) -> list[float | None]:
     """Measured times of a right-aligned definition, at a fine hop."""
-    from rtchord.cqt import FrameStream
-
     fine = features.model_copy(update={"hop": HOP})
     magnitude = np.exp(FrameStream(fine.sample_rate, fine).push(burst(fine, k))[:, k].astype(float)) - fine.log_offset
     heard = (np.arange(magnitude.size) + 1) * HOP - round(BEFORE * fine.sample_rate)
-    return times(heard, magnitude, float(magnitude[-HOP:].mean()))
+    return times(heard / fine.sample_rate, magnitude, float(magnitude[-HOP:].mean()))
 
 
 def centred(features: Features, k: int) -> dict[str, list[float | None]]:
@@ -49,7 +47,8 @@ def centred(features: Features, k: int) -> dict[str, list[float | None]]:
     transform.push(samples, out)
     magnitude = np.exp(out[:, k].astype(float)) - fine.log_offset
     final = float(magnitude[-HOP:].mean())
-    result = {"final": times(np.arange(len(out)) * HOP + transform.wait(octave) - onset, magnitude, final)}
+    at = np.arange(len(out)) * HOP + transform.wait(octave) - onset
+    result = {"final": times(at / fine.sample_rate, magnitude, final)}
     # Provisional frames: push on by a few ms, look at the frame that has the stated future by now.
     step = 4 * HOP
     looks = np.arange(onset - step, onset + fine.sample_rate, step) // HOP * HOP
@@ -66,7 +65,7 @@ def centred(features: Features, k: int) -> dict[str, list[float | None]]:
             frame = window[-1 - round(ahead * fine.sample_rate / 1000 / HOP), k]
             values[j, i] = np.exp(float(frame)) - fine.log_offset
     for ahead, seen in zip(LOOKAHEADS, values, strict=True):
-        result[f"provisional, {ahead:g} ms of future"] = times(looks - onset, seen, final)
+        result[f"provisional, {ahead:g} ms of future"] = times((looks - onset) / fine.sample_rate, seen, final)
     return result
 
 
