@@ -161,8 +161,8 @@ def cqt_latency() -> str:
             parts = [number(row[key], 1) for key in ("hz", "window_ms", "decimators_ms", "computed_ms")]
             shown = [*parts[:2], "-", "-"] if frames.startswith("provisional") else parts
             rows.append([row["mode"], frames, *shown, number(half, 1), number(most, 1)])
-    modes = list(dict.fromkeys(row[0] for row in rows))
-    rows.sort(key=lambda row: (modes.index(row[0]), row[1]))
+    order = list(dict.fromkeys((row[0], row[1]) for row in rows))
+    rows.sort(key=lambda row: order.index((row[0], row[1])))
     head = ["mode", "frame", "tone, Hz", "window, ms", "decimators, ms", "computed, ms", "50 % after, ms", "90 %, ms"]
     return table(head, rows)
 
@@ -179,7 +179,12 @@ def cqt_decimators() -> str:
 def cqt_drift() -> str:
     """Whether a long stream stays what a fresh one is."""
     rows = [
-        [name, number(row["hours"], 1), f"{row['largest_difference']:g}", f"{row['grown_bytes'] / 2**20:.1f} MiB"]
+        [
+            name,
+            number(row["hours"], 1),
+            f"{row['largest_difference']:g}",
+            "-" if row["grown_bytes"] is None else f"{row['grown_bytes'] / 2**10:.0f} KiB",
+        ]
         for name, row in result("cqt")["drift"].items()
     ]
     return table(["mode", "hours of audio", "largest difference from a fresh state", "process grown by"], rows)

@@ -59,6 +59,7 @@ class Recognizer:
 
     def warm_up(self) -> None:
         """Compile what is compiled at first use, then begin a new stream. Call before a device is opened."""
+        self._stream.warm_up()
         self.push(np.zeros(self._stream.resampler.rate_in // 5, np.float32))
         self.reset()
 

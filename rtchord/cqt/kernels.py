@@ -1,7 +1,8 @@
 """Filters and kernel matrices, built once with NumPy; and the loops that filter.
 
 The loops are compiled so that a result depends on its own inputs alone, bit for bit: not on how many are computed in
-one call, nor on how a stream was cut.
+one call, nor on how a stream was cut. Numba's cache knows the file of the outermost function alone: after a change to
+a loop that others call, here or in tile.py, remove __pycache__.
 """
 
 from __future__ import annotations
