@@ -17,6 +17,8 @@ def parser() -> argparse.ArgumentParser:
     online = commands.add_parser("online", help="accuracy and latency over a folder of audio and .lab files")
     online.add_argument("folder", type=Path)
     online.add_argument("--latency", choices=PRESETS, default="balanced", help="decoder preset")
+    offline = commands.add_parser("offline", help="accuracy of `rtchord transcribe` over such a folder")
+    offline.add_argument("folder", type=Path)
     hop = commands.add_parser("hop", help="cost of one hop, part by part, on one core")
     hop.add_argument("--hops", type=int, default=5000)
     resampling = commands.add_parser("resampling", help="delay of our streaming resampler beside soxr's")
@@ -28,9 +30,9 @@ def parser() -> argparse.ArgumentParser:
     picture.add_argument("--png", type=Path, required=True)
     report = commands.add_parser("report", help="write the tables of the documents from benchmarks/results/")
     report.add_argument("--check", action="store_true", help="write nothing; exit 1 if a document is out of date")
-    for command in (online, hop):
+    for command in (online, offline, hop):
         command.add_argument("--engine", type=Path, help="engine folder; default: the shipped one")
-    for command in (online, hop, resampling, cqt):
+    for command in (online, offline, hop, resampling, cqt):
         command.add_argument("--json", action="store_true", help="print the whole result as JSON")
         command.add_argument("--output", type=Path, help="also write it here, with machine, versions and commit")
     return root
@@ -55,6 +57,11 @@ def main(argv: list[str] | None = None) -> int:
             from benchmarks.online import online
 
             result = online(args.folder, args.engine, args.latency)
+            table = result["scores"]
+        elif args.command == "offline":
+            from benchmarks.offline import offline
+
+            result = offline(args.folder, args.engine)
             table = result["scores"]
         elif args.command == "cqt":
             from benchmarks.cqt import cqt

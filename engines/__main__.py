@@ -18,14 +18,22 @@ def parser() -> argparse.ArgumentParser:
     export.add_argument("--name", default="2e1d-live", help="name in the manifest")
     export.add_argument("--delay", type=float, default=0.0, help="s the posteriors lag the sound, measured")
     export.add_argument("--replace", action="store_true", help="replace an engine that is there")
+    describe = commands.add_parser("describe", help="write measured delay and scores into an engine's manifest")
+    describe.add_argument("engine", type=Path, help="engine folder")
+    describe.add_argument("--delay", type=float, help="s the posteriors lag the sound")
+    describe.add_argument("--scores", type=Path, nargs="*", default=[], help="results of `python -m benchmarks online`")
     return root
 
 
 def main(argv: list[str] | None = None) -> int:
     args = parser().parse_args(argv)
     try:
-        from engines.export import export
+        from engines.export import describe, export
 
+        if args.command == "describe":
+            manifest = describe(args.engine, args.delay, args.scores)
+            print(f"{args.engine}: {manifest.name}, delay {manifest.delay} s, scores of {len(manifest.scores)} runs")
+            return 0
         manifest = export(args.weights, args.target, args.name, args.delay, args.replace)
     except UserError as error:
         print(f"engines: {error}", file=sys.stderr)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import shutil
 import tempfile
 from pathlib import Path
@@ -12,7 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from rtchord.cqt import Features
-from rtchord.engine import MANIFEST, Manifest, OnnxEngine, sha256
+from rtchord.engine import MANIFEST, Manifest, OnnxEngine, read_manifest, sha256
 from rtchord.errors import UserError
 from train.fit import load_student
 from train.model import Cache, Student
@@ -109,4 +110,22 @@ def export(weights: Path, target: Path, name: str, delay: float, replace: bool) 
         temporary.rename(target)
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
+    return manifest
+
+
+def describe(folder: Path, delay: float | None, results: list[Path]) -> Manifest:
+    """Write a measured delay and scores (files of `python -m benchmarks online --output`) into an engine's manifest."""
+    manifest = read_manifest(folder)
+    scores = dict(manifest.scores)
+    for path in results:
+        try:
+            result = json.loads(path.read_text())
+            scores[f"{result['set']}, {result['latency']}"] = {k: float(v) for k, v in result["scores"].items()}
+        except (OSError, ValueError, KeyError) as error:
+            raise UserError(f"{str(path)!r} is no result of `python -m benchmarks online` ({error})") from None
+    changes = {"scores": scores} | ({} if delay is None else {"delay": delay})
+    manifest = Manifest.model_validate({**manifest.model_dump(), **changes})
+    temporary = folder / f".{MANIFEST}.tmp"
+    temporary.write_text(manifest.model_dump_json(indent=1) + "\n")
+    temporary.replace(folder / MANIFEST)
     return manifest

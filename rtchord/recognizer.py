@@ -6,6 +6,7 @@
 
 from __future__ import annotations
 
+from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
@@ -13,7 +14,7 @@ from numpy.typing import NDArray
 
 from rtchord import engine as engines
 from rtchord.audio.files import read_mono
-from rtchord.chords import NO_BASS, Chord, N
+from rtchord.chords import NO_BASS, NO_CHORD, Chord, N
 from rtchord.cqt import Features, FrameStream
 from rtchord.decoder import PRESETS, Decision, Decoder, DecoderSettings, smooth
 from rtchord.errors import UserError
@@ -59,7 +60,6 @@ class Recognizer:
 
     def warm_up(self) -> None:
         """Compile what is compiled at first use, then begin a new stream. Call before a device is opened."""
-        self._stream.warm_up()
         self.push(np.zeros(self._stream.resampler.rate_in // 5, np.float32))
         self.reset()
 
@@ -119,6 +119,20 @@ def posteriors(samples: Float32, rate: int, engine: engines.Engine) -> tuple[Flo
     return classes, bass, np.array([stream.time_of(i) for i in range(len(frames))])
 
 
+def segment(
+    classes: Float32, bass: Float32, times: NDArray[np.float64], end: float, delay: float
+) -> list[tuple[float, float, Chord]]:
+    """Chords of a whole recording from its posteriors: (start s, end s, chord) from 0 to `end` without gaps.
+
+    `times` (frames,): s at which each frame was known; `delay`: s by which posteriors follow the sound, which an
+    offline decode takes off again.
+    """
+    starts = np.maximum(times - delay, 0.0)
+    found = smooth(classes, bass, OFFLINE_PENALTY) or [(0, 0, NO_CHORD)]
+    edges = [0.0, *(float(starts[first]) for first, _, _ in found[1:]), end]
+    return [(a, b, chord) for (a, b), (_, _, chord) in zip(pairwise(edges), found, strict=True) if b > a]
+
+
 def transcribe(path: Path, engine: Path | None = None) -> list[tuple[float, float, Chord]]:
     """Chords of a sound file as (start s, end s, chord), decoded with the whole recording at hand.
 
@@ -127,10 +141,4 @@ def transcribe(path: Path, engine: Path | None = None) -> list[tuple[float, floa
     samples, rate = read_mono(path)
     loaded = engines.load(engine)
     classes, bass, times = posteriors(samples, rate, loaded)
-    end = samples.size / rate
-    # Posteriors follow the sound by a known delay, which an offline decode takes off again.
-    starts = np.maximum(times - loaded.manifest.delay, 0.0)
-    found = smooth(classes, bass, OFFLINE_PENALTY) or [(0, 0, Chord(N, NO_BASS))]
-    edges = [0.0, *(float(starts[first]) for first, _, _ in found[1:]), end]
-    chords = [chord for _, _, chord in found]
-    return [(a, b, c) for a, b, c in zip(edges[:-1], edges[1:], chords, strict=True) if b > a]
+    return segment(classes, bass, times, samples.size / rate, loaded.manifest.delay)

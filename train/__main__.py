@@ -26,6 +26,7 @@ def parser() -> argparse.ArgumentParser:
     render.add_argument("--pop909", type=Path, help="folder with ID.mid, ID.lab and ID.beats")
     render.add_argument("--songs", type=int, default=0, help="POP909 tracks to render (about 4 min each)")
     render.add_argument("--charts", type=int, default=0, help="sampled charts to render (150 s each)")
+    render.add_argument("--rests", type=int, default=0, help="tracks without any chord to render (150 s each)")
     render.add_argument("--exclude", type=Path, help="development set: songs with a .lab here are left out")
     render.add_argument("--seed", type=int, default=0)
     render.add_argument("--workers", type=int, default=1, help="processes")
@@ -61,7 +62,15 @@ def main(argv: list[str] | None = None) -> int:
             from train.render import render_folder
 
             render_folder(
-                args.target, features, args.pop909, args.songs, args.charts, args.exclude, args.seed, args.workers
+                args.target,
+                features,
+                args.pop909,
+                args.songs,
+                args.charts,
+                args.rests,
+                args.exclude,
+                args.seed,
+                args.workers,
             )
         else:
             from train.fit import FitConfig, Run, fit

@@ -2,7 +2,8 @@
 
 Two sources:
 * `pop`: POP909 songs (melody, bridge, piano) with their true chords, re-orchestrated and transposed;
-* `charts`: progressions of our own sampler, strummed or struck, over all qualities, roots and inversions.
+* `charts`: progressions of our own sampler, strummed or struck, over all qualities, roots and inversions;
+* `rests`: what has no chord: noise of every colour and loudness, drums alone.
 Each track is a function of (source, seed): the same seed gives the same track.
 """
 
@@ -211,21 +212,16 @@ def random_chord(rng: np.random.Generator) -> Chord:
     return Chord(index, int(rng.choice(tones[1:])) if rng.random() < 0.2 else tones[0])
 
 
-def rest_piece(rng: np.random.Generator, duration: float) -> Piece:
-    """Nothing that has a chord: a room's noise alone, or drums alone."""
+def rest_piece(rng: np.random.Generator, duration: float = 150.0) -> Piece:
+    """Nothing that has a chord: noise alone, or drums alone."""
     midi = pretty_midi.PrettyMIDI()
-    if rng.random() < 0.6:
+    if rng.random() < 0.4:
         add_drums(rng, midi, np.arange(0.0, duration, rng.uniform(0.3, 0.8)))
     return Piece(midi, [(0.0, duration, NO_CHORD)], duration)
 
 
 def chart_piece(rng: np.random.Generator, duration: float = 150.0) -> Piece:
-    """A progression of sampled chords, played in one style: struck once, strummed in rhythm, or arpeggiated.
-
-    One piece in 25 has no chord at all (`rest_piece`).
-    """
-    if rng.random() < 0.04:
-        return rest_piece(rng, duration)
+    """A progression of sampled chords, played in one style: struck once, strummed in rhythm, or arpeggiated."""
     midi = pretty_midi.PrettyMIDI()
     guitar = rng.random() < 0.65
     track = instrument(midi, rng.choice(GUITARS if guitar else PIANOS + PADS))
@@ -312,16 +308,20 @@ def play(piece: Piece, rng: np.random.Generator, rate: int) -> Float32:
 
 
 def add_noise(audio: Float32, rng: np.random.Generator, rate: int) -> Float32:
-    """Room noise (white to brown), mains hum, level and at times clipping."""
-    peak = float(np.abs(audio).max()) or 1.0
-    audio = audio / peak
-    rms = float(np.sqrt(np.mean(audio**2))) or 0.1
+    """Room noise (white to brown), mains hum, level and at times clipping. Silence becomes noise of any loudness."""
+    peak = float(np.abs(audio).max())
+    audio = audio / (peak or 1.0)
+    rms = float(np.sqrt(np.mean(audio**2)))
     slope = rng.uniform(0.0, 1.0)  # 0 white, .5 pink, 1 brown
     n = 1 << 17
     spectrum = np.fft.rfft(rng.standard_normal(n)) / np.maximum(np.arange(n // 2 + 1), 20) ** slope
     noise = np.fft.irfft(spectrum).astype(np.float32)
     noise = np.tile(noise / noise.std(), audio.size // n + 1)[: audio.size]
-    audio = audio + noise * rms * 10 ** (-rng.uniform(15, 70) / 20)
+    if peak == 0:
+        rms = 10 ** (-rng.uniform(0, 30) / 20)
+        audio = audio + noise * rms
+    else:
+        audio = audio + noise * rms * 10 ** (-rng.uniform(15, 70) / 20)
     if rng.random() < 0.2:
         mains = rng.choice([50.0, 60.0])
         t = np.arange(audio.size) / rate
@@ -351,7 +351,7 @@ def _work(job: tuple[str, Path | None, Path], seed: int, features: Features) -> 
     name, song, target = job
     rng = _generator(name, seed)
     try:
-        piece = pop_piece(song, rng) if song else chart_piece(rng)
+        piece = pop_piece(song, rng) if song else rest_piece(rng) if name.startswith("rest") else chart_piece(rng)
         store.save(target, render(piece, rng, features), features)
     except UserError as error:
         return str(error)
@@ -364,10 +364,10 @@ def held_out(folder: Path | None) -> set[str]:
 
 
 def render_folder(
-    target: Path, features: Features, pop909: Path | None, songs: int, charts: int, exclude: Path | None, seed: int,
-    workers: int,
+    target: Path, features: Features, pop909: Path | None, songs: int, charts: int, rests: int, exclude: Path | None,
+    seed: int, workers: int,
 ) -> None:  # fmt: skip
-    """Render `songs` POP909 songs and `charts` charts into `target`; existing tracks are kept (resume)."""
+    """Render POP909 songs, charts and rests, as many as given, into `target`; existing tracks are kept (resume)."""
     jobs: list[tuple[str, Path | None, Path]] = []
     if songs:
         if pop909 is None:
@@ -381,6 +381,7 @@ def render_folder(
             song, take = found[i % len(found)], i // len(found)
             jobs.append((f"pop-{song.stem}-{take}", song, target / "pop" / f"{song.stem}-{seed}-{take}.safetensors"))
     jobs += [(f"chart-{i}", None, target / "charts" / f"{i:05d}-{seed}.safetensors") for i in range(charts)]
+    jobs += [(f"rest-{i}", None, target / "rests" / f"{i:05d}-{seed}.safetensors") for i in range(rests)]
     todo = [job for job in jobs if not job[2].exists()]
     with multiprocessing.get_context("spawn").Pool(workers) as pool:
         results = pool.imap_unordered(partial(_work, seed=seed, features=features), todo)

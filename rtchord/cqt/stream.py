@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 import time
 
 import numpy as np
@@ -18,8 +17,6 @@ LOUDEST = 1e12  # full scale is 1; beyond this the transform would overflow
 QUIETEST = 1e-20  # -400 dBFS; below, sums would reach denormal numbers, which cost a hundred times as much
 
 BLOCK = 32_768  # samples taken on at a time, so that a whole recording stays in the cache
-
-log = logging.getLogger(__name__)
 
 
 @njit(cache=True, nogil=True)
@@ -65,10 +62,7 @@ class FrameStream:
         if isinstance(self._cqt, CentredCQT):
             self.window(1)
         self.reset()
-        spent = time.perf_counter() - start
-        if spent > 1:
-            log.warning("compiled the constant-Q transform in %.1f s; later starts are quick", spent)
-        return spent
+        return time.perf_counter() - start
 
     def time_of(self, frame: int) -> float:
         """Seconds of input that must have been heard before frame number `frame` (from 0) is pushed out."""

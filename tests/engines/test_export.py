@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from engines import export as module
-from engines.export import check_frames, difference, export
+from engines.export import check_frames, describe, difference, export
 from rtchord.cqt import Features
 from rtchord.engine import MANIFEST, OnnxEngine, load, read_manifest
 from rtchord.errors import UserError
@@ -98,8 +98,25 @@ def test_the_command_exports_and_a_missing_student_is_one_sentence(weights: Path
     assert len(failed.stderr.splitlines()) == 1
 
 
+def test_describe_writes_delay_and_scores_and_leaves_the_model(engine: Path, tmp_path: Path) -> None:
+    result = tmp_path / "result.json"
+    result.write_text(json.dumps({"set": "songs", "latency": "fast", "scores": {"majmin": 0.5}}))
+    before = read_manifest(engine)
+    describe(engine, 0.1, [result])
+    after = load(engine).manifest
+    assert after.scores == {"songs, fast": {"majmin": 0.5}}
+    assert after == before.model_copy(update={"delay": 0.1, "scores": after.scores})
+
+
+def test_describe_refuses_what_is_no_result(engine: Path, tmp_path: Path) -> None:
+    (tmp_path / "no.json").write_text("{}")
+    with pytest.raises(UserError, match=r"no\.json"):
+        describe(engine, None, [tmp_path / "no.json"])
+
+
 def test_the_shipped_engine_was_checked_and_says_what_it_is() -> None:
     manifest = load().manifest
     assert manifest.check["max_error"] < 1e-4
     assert manifest.provenance["before"], "stage 2 comes after stage 1"
-    assert "strum" in manifest.scores
+    assert {"pop, balanced", "strum, balanced"} <= manifest.scores.keys()
+    assert manifest.delay > 0

@@ -362,15 +362,3 @@ def test_the_first_frame_after_warming_up_is_the_first_of_a_stream() -> None:
         stream = FrameStream(RATE, features)
         assert stream.warm_up() > 0
         assert np.array_equal(stream.push(NOISE), FrameStream(RATE, features).push(NOISE))
-
-
-def test_a_slow_compilation_is_told_in_one_line(
-    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
-) -> None:
-    for seconds in (0.5, 2.5):
-        clock = iter([10.0, 10.0 + seconds])
-        monkeypatch.setattr("rtchord.cqt.stream.time.perf_counter", lambda clock=clock: next(clock))
-        FrameStream(RATE, Features()).warm_up()
-    assert [record.getMessage() for record in caplog.records] == [
-        "compiled the constant-Q transform in 2.5 s; later starts are quick"
-    ]

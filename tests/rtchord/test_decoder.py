@@ -7,7 +7,7 @@ from pydantic import ValidationError
 from rtchord.chords import N_BASS, N_CLASSES, NO_BASS, NO_CHORD, N, X, class_index
 from rtchord.decoder import PRESETS, Decoder, DecoderSettings, smooth
 
-SETTINGS = DecoderSettings(change=4.0, refine=8.0, bass=8.0)
+SETTINGS = DecoderSettings(change=6.0, refine=8.0, bass=8.0)
 C, C7, AM = class_index(0, "maj"), class_index(0, "7"), class_index(9, "min")
 
 
@@ -56,6 +56,14 @@ def test_doubt_between_qualities_of_a_family_does_not_delay_the_family() -> None
     torn = run([(classes((N, 0.95)), bass())] * 5 + [(classes((C, 0.5), (C7, 0.4)), bass(0))] * 10)[0]
     assert torn.frame == sure.frame
     assert torn.chord.label == "C:maj"
+
+
+def test_two_challengers_abreast_are_waited_for() -> None:
+    before, torn = (classes((N, 0.95)), bass()), (classes((C, 0.48), (AM, 0.48)), bass(0))
+    (decision,) = run([before] * 5 + [torn] * 20 + [(classes((C, 0.9)), bass(0))] * 5)
+    assert decision.chord.label == "C:maj"
+    assert decision.frame == 25
+    assert decision.onset == 5
 
 
 def test_quality_is_refined_later() -> None:
@@ -117,6 +125,12 @@ def test_smooth_follows_a_lasting_change_and_ignores_a_blip() -> None:
     )
     segments = smooth(posterior, np.stack([bass(0)] * 61 + [bass(0)] * 30), penalty=12.0)
     assert [(a, b, c.label) for a, b, c in segments] == [(0, 61, "C:maj"), (61, 91, "A:min/b3")]
+
+
+def test_smooth_splits_a_chord_where_its_bass_moves() -> None:
+    posterior = np.stack([classes((C, 0.9))] * 60)
+    segments = smooth(posterior, np.stack([bass(0)] * 30 + [bass(4)] * 30), penalty=12.0)
+    assert [(a, b, c.label) for a, b, c in segments] == [(0, 30, "C:maj"), (30, 60, "C:maj/3")]
 
 
 def test_smooth_of_nothing_is_nothing() -> None:

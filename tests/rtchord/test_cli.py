@@ -1,0 +1,289 @@
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import signal
+import subprocess
+from pathlib import Path
+
+import mir_eval
+import numpy as np
+import pytest
+import soundfile
+
+from rtchord.cli import LATENCIES, main
+from rtchord.decoder import PRESETS
+from tests.rig import ROOT, RTCHORD, Program, environment, rtchord
+
+DEMO = ROOT / "tests" / "data" / "demo.ogg"
+EVENT_KEYS = ["onset", "time", "chord", "confidence"]
+
+
+def only_sentence(stderr: str) -> str:
+    """The one line of stderr that an error is; AssertionError where it is more or carries control characters."""
+    assert stderr.count("\n") == 1
+    assert stderr.endswith("\n")
+    assert stderr.startswith("rtchord: ")
+    assert stderr[:-1].isprintable()
+    assert "Traceback" not in stderr
+    return stderr
+
+
+@pytest.fixture(scope="module")
+def sound(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Two seconds of C major, stereo, 22 050 Hz."""
+    t = np.arange(2 * 22_050) / 22_050
+    tones = [np.sin(2 * np.pi * f * k * t) / k for f in (130.8, 261.6, 329.6, 392.0) for k in (1, 2, 3)]
+    path = tmp_path_factory.mktemp("sound") / "c.wav"
+    soundfile.write(path, np.stack([0.05 * np.sum(tones, axis=0)] * 2, axis=1), 22_050)
+    return path
+
+
+@pytest.mark.parametrize(
+    ("args", "named"),
+    [
+        ((), "COMMAND"),
+        (("dance",), "'dance'"),
+        (("listen", "--loud"), "--loud"),
+        (("listen", "--dev", "1"), "--dev"),
+        (("listen", "x.wav"), "x.wav"),
+        (("listen", "--format", "xml"), "'xml'"),
+        (("listen", "--latency", "none"), "'none'"),
+        (("listen", "--midi-channel", "0"), "'0'"),
+        (("listen", "--midi-channel", "17"), "'17'"),
+        (("listen", "--midi-channel", "one"), "'one'"),
+        (("listen", "--channels", "0"), "'0'"),
+        (("listen", "--channels", "1,,2"), "'1,,2'"),
+        (("listen", "--channels", "-1"), "--channels"),
+        (("listen", "--device", "1", "--input", "x.wav"), "--device"),
+        (("listen", "--no-realtime"), "--input"),
+        (("listen", "--no-midi", "--midi-port", "x"), "--midi-port"),
+        (("listen", "--osc", "nowhere"), "'nowhere'"),
+        (("listen", "--osc", "localhost:99999"), "'99999'"),
+        (("listen", "--device", "no such input"), "'no such input'"),
+        (("listen", "--device", "4711"), "'4711'"),
+        (("listen", "--device", ""), "''"),
+        (("listen", "--device", "\x1b[31mred\n"), r"'\x1b[31mred\n'"),
+        (("listen", "--input", "missing.wav"), "'missing.wav'"),
+        (("listen", "--input", "."), "'.'"),
+        (("listen", "--input", "\x1b[2J.wav"), r"'\x1b[2J.wav'"),
+        (("listen", "--input", __file__), "test_cli.py"),
+        (("listen", "--\x1b[31m"), r"\x1b[31m"),
+        (("transcribe", "missing.wav", "-o", "x.lab"), "'missing.wav'"),
+        (("transcribe", "missing.wav"), "-o"),
+        (("transcribe", str(DEMO), "-o", "no/such/folder/x.lab"), "no/such/folder"),
+        (("transcribe", str(DEMO), "-o", "."), "'.'"),
+    ],
+    ids=lambda value: " ".join(value).encode("unicode_escape").decode() if isinstance(value, tuple) else "",
+)
+def test_bad_input_is_one_sentence_and_exit_2(args: tuple[str, ...], named: str, tmp_path: Path) -> None:
+    done = rtchord(*args, cwd=tmp_path)
+    assert done.returncode == 2
+    assert named in only_sentence(done.stderr)
+    assert done.stdout == ""
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    ("args", "named"),
+    [
+        (("--channels", "3"), "channel 3"),
+        (("--osc", "no.such.host.invalid:9000"), "'no.such.host.invalid'"),
+        (("--midi-port", "no such port"), "'no such port'"),
+        (("--engine", "no-such-engine"), "no-such-engine"),
+    ],
+)
+def test_bad_settings_for_a_good_file(args: tuple[str, ...], named: str, sound: Path) -> None:
+    done = rtchord("listen", "--input", sound, "--no-realtime", *args)
+    assert done.returncode == 2
+    assert named in only_sentence(done.stderr)
+    assert done.stdout == ""
+
+
+def test_an_empty_file_is_named(tmp_path: Path) -> None:
+    path = tmp_path / "empty.wav"
+    soundfile.write(path, np.zeros((0, 1)), 44_100)
+    done = rtchord("listen", "--input", path, "--no-realtime")
+    assert done.returncode == 2
+    assert "empty.wav" in only_sentence(done.stderr)
+
+
+def test_a_damaged_engine_is_named(sound: Path, tmp_path: Path) -> None:
+    (tmp_path / "manifest.json").write_text("{}")
+    done = rtchord("listen", "--input", sound, "--no-realtime", "--engine", tmp_path)
+    assert done.returncode == 2
+    assert repr(str(tmp_path)) in only_sentence(done.stderr)
+
+
+@pytest.mark.parametrize("args", [("--help",), ("listen", "--help"), ("--version",)])
+def test_help_needs_no_heavy_import(args: tuple[str, ...]) -> None:
+    code = f"""
+import sys
+from rtchord.cli import main
+try:
+    main({list(args)!r})
+except SystemExit as end:
+    assert end.code == 0
+heavy = {{"numpy", "numba", "onnxruntime", "sounddevice", "rtmidi"}} & set(sys.modules)
+assert not heavy, heavy
+"""
+    done = subprocess.run([RTCHORD[0], "-c", code], env=environment(), capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    assert "rtchord" in done.stdout
+
+
+def test_the_offered_latencies_are_the_decoders() -> None:
+    assert set(LATENCIES) == set(PRESETS)
+
+
+def test_jsonl_is_all_there_is_on_stdout(sound: Path) -> None:
+    done = rtchord("listen", "--input", sound, "--no-realtime", "--format", "jsonl")
+    assert done.returncode == 0
+    rows = [json.loads(line) for line in done.stdout.splitlines()]
+    assert rows
+    for row in rows:
+        assert list(row) == EVENT_KEYS
+        assert 0 <= row["onset"] <= row["time"] <= 2.0
+        mir_eval.chord.validate_chord_label(row["chord"])
+    assert all(line.startswith("rtchord: ") for line in done.stderr.splitlines())
+
+
+def test_pacing_changes_no_event(sound: Path) -> None:
+    runs = [
+        rtchord("listen", "--input", sound, pace, "--no-midi", "--format", "jsonl").stdout
+        for pace in ("--realtime", "--no-realtime")
+    ]
+    assert runs[0] == runs[1] != ""
+
+
+def test_one_channel_of_a_file_is_heard_alone(tmp_path: Path, sound: Path) -> None:
+    """Channel 2 alone of (silence, music) gives what the music gives, channel 1 alone gives N only."""
+    music, rate = soundfile.read(sound, dtype="float32")
+    path = tmp_path / "half.wav"
+    soundfile.write(path, np.stack([np.zeros(len(music)), music[:, 0]], axis=1), rate, subtype="FLOAT")
+
+    def heard(file: Path, *args: str) -> str:
+        return rtchord("listen", "--input", file, "--no-realtime", "--format", "jsonl", *args).stdout
+
+    assert heard(path, "--channels", "2") == heard(sound, "--channels", "1")
+    assert [json.loads(line)["chord"] for line in heard(path, "--channels", "1").splitlines()] == ["N"]
+
+
+def test_text_is_the_default_format(sound: Path) -> None:
+    done = rtchord("listen", "--input", sound, "--no-realtime")
+    assert done.returncode == 0
+    assert done.stdout.splitlines()[0].split()[:2] == ["0:00.0", "N"]
+    assert "\x1b" not in done.stdout
+
+
+def test_devices_lists_the_shipped_engine() -> None:
+    done = rtchord("devices")
+    assert done.returncode == 0
+    titles = [line for line in done.stdout.splitlines() if not line.startswith(" ")]
+    assert [title.split(" (")[0] for title in titles] == ["Audio inputs", "MIDI ports", "Engines"]
+    assert str(Path("engines") / "default") in done.stdout
+    assert done.stderr == ""
+
+
+@pytest.fixture
+def without_portaudio(tmp_path: Path) -> dict[str, str]:
+    """An environment in which sounddevice fails as it does where the PortAudio library is missing."""
+    (tmp_path / "sounddevice.py").write_text("raise OSError('PortAudio library not found')\n")
+    return environment(PYTHONPATH=os.pathsep.join((str(tmp_path), str(ROOT))))
+
+
+def test_without_portaudio_listening_is_told_what_to_install(without_portaudio: dict[str, str]) -> None:
+    done = rtchord("listen", env=without_portaudio)
+    assert done.returncode == 2
+    assert "libportaudio2" in only_sentence(done.stderr)
+
+
+def test_without_portaudio_the_rest_works(without_portaudio: dict[str, str], sound: Path) -> None:
+    listed = rtchord("devices", env=without_portaudio)
+    assert listed.returncode == 0
+    assert "PortAudio" in listed.stdout
+    played = rtchord("listen", "--input", sound, "--no-realtime", "--format", "jsonl", env=without_portaudio)
+    assert played.returncode == 0
+    assert played.stdout
+
+
+@pytest.mark.skipif(Path("/dev/snd/seq").exists(), reason="this machine has a MIDI system")
+def test_without_midi_it_says_so_and_goes_on(sound: Path) -> None:
+    done = rtchord("listen", "--input", sound, "--format", "jsonl")
+    assert done.returncode == 0
+    assert done.stdout
+    assert sum("no MIDI is sent" in line for line in done.stderr.splitlines()) == 1
+    assert all(line.startswith("rtchord: ") for line in done.stderr.splitlines())
+
+
+def test_a_reader_that_leaves_ends_it_quietly() -> None:
+    reading, writing = os.pipe()
+    os.close(reading)
+    try:
+        done = rtchord("listen", "--input", DEMO, "--no-realtime", capture_output=False, stdout=writing, stderr=-1)
+    finally:
+        os.close(writing)
+    assert done.returncode == 0
+    assert "listening" in only_sentence(done.stderr)
+
+
+@pytest.mark.skipif(not hasattr(signal, "SIGHUP"), reason="POSIX signals")
+@pytest.mark.parametrize("name", ["SIGINT", "SIGTERM", "SIGHUP"])
+def test_a_signal_ends_it_cleanly(name: str) -> None:
+    program = Program([*RTCHORD, "listen", "--input", str(DEMO), "--format", "jsonl", "--no-midi"], environment())
+    program.wait_for(lambda p: p.out)
+    assert program.stop(getattr(signal, name), seconds=5) == 0
+    assert all(line.startswith("rtchord: ") for line in program.err)
+
+
+@pytest.mark.skipif(not Path("/proc/self/maps").exists(), reason="sees in /proc how far the program has come")
+def test_a_signal_while_it_gets_ready_ends_it_too() -> None:
+    program = Program([*RTCHORD, "listen", "--input", str(DEMO), "--no-midi"], environment())
+    maps = Path(f"/proc/{program.process.pid}/maps")
+    program.wait_for(lambda _: "llvmlite" in maps.read_text())  # Numba is being loaded
+    assert program.stop(signal.SIGINT, seconds=5) in (0, 130)
+    assert not any("Traceback" in line for line in program.err)
+
+
+def test_a_signal_gets_through_while_stdout_is_stuck() -> None:
+    """Nobody reads the pipe and it is full: the write blocks, and must not keep the session from ending."""
+    reading, writing = os.pipe()
+    os.set_blocking(writing, False)
+    with contextlib.suppress(BlockingIOError):
+        while True:
+            os.write(writing, b"x" * 4096)
+    os.set_blocking(writing, True)
+    command = [*RTCHORD, "listen", "--input", str(DEMO), "--format", "jsonl", "--no-midi"]
+    program = Program(command, environment(), stdout=writing)
+    os.close(writing)
+    try:
+        program.wait_said("listening")
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            program.process.wait(1.0)
+        assert program.process.poll() is None
+        assert program.stop(signal.SIGTERM, seconds=5) == 0
+    finally:
+        os.close(reading)
+
+
+def test_transcribe_writes_the_whole_file_as_lab(sound: Path, tmp_path: Path) -> None:
+    path = tmp_path / "out.lab"
+    done = rtchord("transcribe", sound, "-o", path)
+    assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
+    intervals, labels = mir_eval.io.load_labeled_intervals(str(path))
+    assert intervals[0, 0] == 0.0
+    assert intervals[-1, 1] == pytest.approx(2.0)
+    assert (intervals[1:, 0] == intervals[:-1, 1]).all()
+    for label in labels:
+        mir_eval.chord.validate_chord_label(label)
+
+
+def test_a_fault_of_ours_is_one_sentence_too(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture) -> None:
+    def broken(_options: object) -> int:
+        raise ZeroDivisionError("of the test")
+
+    monkeypatch.delenv("RTCHORD_TRACEBACK", raising=False)
+    monkeypatch.setattr("rtchord.cli._devices", broken)
+    assert main(["devices"]) == 1
+    assert "ZeroDivisionError: of the test" in only_sentence(capsys.readouterr().err)

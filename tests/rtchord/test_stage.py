@@ -1,0 +1,255 @@
+"""The stage half with real components: JACK carries the audio and the MIDI, UDP the OSC, other programs listen."""
+
+from __future__ import annotations
+
+import itertools
+import json
+import re
+import signal
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+import pytest
+import soundfile
+
+from rtchord.chords import N_BASS, Chord, X, chord_with_bass
+from rtchord.outputs.midi import voicing
+from tests import rig
+from tests.rig import MIDI_RECEIVER, PLAYER, RTCHORD, JackServer, Program, held_notes, midi_messages, osc_receiver
+
+pytestmark = pytest.mark.skipif(rig.missing() is not None, reason=str(rig.missing()))
+
+DATA = Path(__file__).parents[1] / "data"
+SECONDS = 17.2  # of the demo that are played; then an A minor is sounding
+LATE = 0.4  # s after a true change in which either chord is right
+FLOOR = 0.75  # share of the time with the right root and third
+
+BY_NOTES = {voicing(chord): chord for chord in (chord_with_bass(i, b) for i in range(X) for b in range(N_BASS))}
+OSC_LINE = re.compile(r'^\S+ /rtchord/chord (\w+) (-?\d+) "(\S+)" (-?\d+) "(\S+)" (\S+) (\S+) (\S+)$')
+
+
+class Performance(NamedTuple):
+    """What everybody heard of one session that SIGTERM ended while a chord was sounding."""
+
+    exit_code: int
+    out: list[str]
+    err: list[str]
+    osc: list[str]
+    midi: list[tuple[int, bytes]]
+    first_frame: int  # JACK frame of the first sample
+    last_frame: int  # of the last note-on before the signal
+    rate: int
+
+
+@pytest.fixture(scope="module")
+def excerpt(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    samples, rate = soundfile.read(DATA / "demo.ogg", dtype="float32")
+    path = tmp_path_factory.mktemp("stage") / "excerpt.wav"
+    soundfile.write(path, samples[: round((SECONDS + 2) * rate)], rate, subtype="FLOAT")
+    return path
+
+
+@pytest.fixture
+def server(excerpt: Path) -> Iterator[JackServer]:
+    with JackServer(soundfile.info(excerpt).samplerate) as running:
+        yield running
+
+
+def start_player(server: JackServer, excerpt: Path) -> Program:
+    """PortAudio looks for devices once, so the player must be there before anybody listens."""
+    player = server.program(*PLAYER, excerpt)
+    player.wait_said("ready")
+    return player
+
+
+@pytest.fixture(scope="module")
+def performance(excerpt: Path) -> Performance:
+    rate = soundfile.info(excerpt).samplerate
+    with JackServer(rate) as server:
+        port = rig.free_udp_port()
+        osc = server.program(*osc_receiver(port))
+        player = start_player(server, excerpt)
+        receiver = server.program(*MIDI_RECEIVER, "rtchord:chords")
+        listen = ("listen", "--device", "player", "--format", "jsonl", "--osc", f"127.0.0.1:{port}")
+        session = server.program(*RTCHORD, *listen)
+        session.wait_said("listening")
+        receiver.wait_said("connected")
+        player.go()
+        player.wait_said("started")
+        first_frame = json.loads(player.out[1])["frame"]
+        time.sleep(SECONDS)
+        last_frame = midi_messages(receiver)[-1][0] if midi_messages(receiver) else 0
+        exit_code = session.stop(signal.SIGTERM, seconds=5)
+        time.sleep(0.3)  # for the receivers to print what they have
+        receiver.stop()
+        osc.stop()
+        heard = midi_messages(receiver)
+        return Performance(exit_code, session.out, session.err, osc.out, heard, first_frame, last_frame, rate)
+
+
+def test_sigterm_ends_it_with_0(performance: Performance) -> None:
+    assert performance.exit_code == 0
+
+
+def test_stderr_holds_only_our_own_lines(performance: Performance) -> None:
+    assert [line for line in performance.err if not line.startswith("rtchord: ")] == []
+
+
+def test_stderr_says_what_is_heard_and_where_it_goes(performance: Performance) -> None:
+    (line,) = (line for line in performance.err if "listening" in line)
+    assert "'player'" in line
+    assert f"{performance.rate} Hz" in line
+    assert "'rtchord:chords' (JACK)" in line
+
+
+def test_osc_carries_every_event(performance: Performance) -> None:
+    events = [json.loads(line) for line in performance.out]
+    messages = [OSC_LINE.match(line) for line in performance.osc]
+    assert len(events) == len(messages) >= 2
+    for event, message in zip(events, messages, strict=True):
+        assert message is not None
+        types, root, quality, bass, label, confidence, onset, at = message.groups()
+        assert types == "isisfdd"
+        assert label == event["chord"]
+        assert (int(root), quality) == ((-1, "N") if label == "N" else (int(root), label.split(":")[1].split("/")[0]))
+        assert (int(bass) == int(root)) == ("/" not in label)
+        assert float(confidence) == pytest.approx(event["confidence"], abs=1e-3)
+        assert (float(onset), float(at)) == pytest.approx((event["onset"], event["time"]), abs=1e-5)
+
+
+def test_midi_carries_every_chord(performance: Performance) -> None:
+    played = [BY_NOTES[notes].label if notes else "N" for _, notes in held_notes(performance.midi)]
+    events = [json.loads(line)["chord"] for line in performance.out]
+    # The opening N has no notes to end, and the last silence is the release.
+    assert played == [*itertools.dropwhile(lambda label: label == "N", events), "N"]
+
+
+def test_the_messages_of_a_change_go_out_together(performance: Performance) -> None:
+    """Within one frame no chord is left half sounding: whoever looks at the held notes never sees another chord."""
+    for _, notes in held_notes(performance.midi):
+        assert notes == () or notes in BY_NOTES
+
+
+def test_a_chord_was_sounding_and_sigterm_left_no_note_on(performance: Performance) -> None:
+    changes = held_notes(performance.midi)
+    before = [notes for frame, notes in changes if frame <= performance.last_frame]
+    assert before[-1] != ()
+    assert changes[-1][1] == ()
+    assert performance.midi[-1][1] == b"\xb0\x7b\x00"
+
+
+def test_the_notes_are_those_of_the_music(performance: Performance) -> None:
+    """Root and third of what sounds against the known chords, over time, on JACK's own clock."""
+    timeline = [
+        ((frame - performance.first_frame) / performance.rate, family(BY_NOTES.get(notes)))
+        for frame, notes in [(performance.first_frame, ()), *held_notes(performance.midi)]
+    ]
+    rows = [line.split() for line in (DATA / "demo.lab").read_text().splitlines()]
+    truth = [(float(start), float(stop), labelled(label)) for start, stop, label in rows]
+    verdicts = []
+    for t in np.arange(0, SECONDS, 0.01):
+        (began, expected) = next((start, chord) for start, stop, chord in truth if start <= t < stop)
+        if t - began >= LATE:
+            sounding = [chord for at, chord in timeline if at <= t][-1]
+            verdicts.append(sounding == expected)
+    assert np.mean(verdicts) >= FLOOR, [(round(at, 2), chord) for at, chord in timeline]
+
+
+def family(chord: Chord | None) -> tuple[int, int] | None:
+    """Root and third (0 suspended) of a chord; None for none."""
+    if chord is None:
+        return None
+    return chord.root, THIRDS[chord.quality]
+
+
+THIRDS = {
+    "min": 3, "maj": 4, "dim": 3, "aug": 4, "min6": 3, "maj6": 4, "min7": 3, "minmaj7": 3, "maj7": 4, "7": 4,
+    "dim7": 3, "hdim7": 3, "sus2": 0, "sus4": 0,
+}  # fmt: skip
+ROOTS = {"C": 0, "D": 2, "E": 4, "F": 5, "G": 7, "A": 9, "B": 11}
+
+
+def labelled(label: str) -> tuple[int, int] | None:
+    """Root and third of a label of the demo, which has natural roots only."""
+    if label == "N":
+        return None
+    root, quality = label.split("/")[0].split(":")
+    return ROOTS[root], THIRDS[quality]
+
+
+def listening(server: JackServer, excerpt: Path) -> tuple[Program, Program]:
+    """A player that plays and a session that hears it."""
+    player = start_player(server, excerpt)
+    session = server.program(*RTCHORD, "listen", "--device", "player", "--format", "jsonl")
+    session.wait_said("listening")
+    player.go()
+    player.wait_said("started")
+    return player, session
+
+
+def test_a_dead_audio_server_ends_it_with_3_soon(server: JackServer, excerpt: Path) -> None:
+    _, session = listening(server, excerpt)
+    session.wait_for(lambda program: program.out)
+    server.kill()
+    died = time.monotonic()
+    assert session.wait(seconds=10) == 3
+    assert time.monotonic() - died < 4
+    sentence = [line for line in session.err if "lost" in line]
+    assert len(sentence) == 1
+    assert "'player'" in sentence[0]
+    assert [line for line in session.err if not line.startswith("rtchord: ")] == []
+
+
+def test_a_player_that_leaves_is_silence_not_an_end(server: JackServer, excerpt: Path) -> None:
+    player, session = listening(server, excerpt)
+    session.wait_for(lambda program: program.out)
+    player.stop()
+    time.sleep(2.0)
+    assert session.process.poll() is None
+    assert session.stop(signal.SIGTERM, seconds=5) == 0
+
+
+def test_devices_lists_a_jack_client_with_its_rate_and_a_midi_port(server: JackServer, excerpt: Path) -> None:
+    start_player(server, excerpt)
+    server.program(*MIDI_RECEIVER, "rtchord:chords").wait_said("ready")
+    done = rig.rtchord("devices", env=server.env)
+    assert done.returncode == 0
+    (row,) = (line for line in done.stdout.splitlines() if " player " in line)
+    assert row.split()[1:] == ["player", "[JACK", "Audio", "Connection", "Kit]", "2", "channels", "44100", "Hz"]
+    assert "receiver:in  [JACK]" in done.stdout
+    assert done.stderr == ""
+
+
+def test_an_existing_midi_port_can_be_named(server: JackServer, excerpt: Path) -> None:
+    receiver = server.program(*MIDI_RECEIVER, "nothing")
+    receiver.wait_said("ready")
+    song = ("listen", "--input", str(excerpt), "--no-realtime", "--format", "jsonl")
+    done = rig.rtchord(*song, "--midi-port", "RECEIVER", "--midi-channel", "10", env=server.env)
+    assert done.returncode == 0, done.stderr
+    time.sleep(0.3)
+    receiver.stop()
+    messages = midi_messages(receiver)
+    assert {message[0] & 0x0F for _, message in messages} == {9}
+    chords = [json.loads(line)["chord"] for line in done.stdout.splitlines()]
+    assert sum(message[0] == 0x99 for _, message in messages) >= 4 * sum(chord != "N" for chord in chords) > 0
+    assert held_notes(messages)[-1][1] == ()
+
+
+@pytest.mark.parametrize(
+    ("args", "named"),
+    [
+        (("--device", "JACK Audio"), "names several audio inputs"),
+        (("--device", "playr"), "'player'"),
+        (("--device", "player", "--channels", "3"), "channel 3"),
+        (("--device", "player", "--midi-port", "nobody"), "'nobody'"),
+    ],
+)
+def test_a_bad_choice_lists_what_there_is(server: JackServer, excerpt: Path, args: tuple[str, ...], named: str) -> None:
+    start_player(server, excerpt)
+    done = rig.rtchord("listen", *args, env=server.env)
+    assert done.returncode == 2
+    assert done.stderr.count("\n") == 1
+    assert named in done.stderr
