@@ -15,12 +15,13 @@ from numba import njit
 from numpy.typing import NDArray
 
 from rtchord.cqt.features import Features
-from rtchord.cqt.kernels import SHARP_TAPS, Float32, centred_kernels, filtered, sharp
-from rtchord.cqt.tile import respond
+from rtchord.cqt.kernels import SHARP_TAPS, Float32, centred_kernels, halving_banks, sharp
+from rtchord.cqt.tile import COLUMNS, respond
 
 Int64 = NDArray[np.int64]
 
 REACH = SHARP_TAPS // 2  # samples of future that a decimated sample waits for
+SLACK = 3 * COLUMNS  # room behind a level: its samples are made COLUMNS at a time, from twice as many
 UNSETTLED = 2 * REACH + 4  # room for the samples of a level that are provisional, and for the zeros after them
 
 
@@ -54,12 +55,46 @@ def _write(found: Float32, bins: int, gains: Float32, first: int, offset: float,
 
 
 @njit(cache=True, nogil=True)
+def _halve(
+    level: Float32,
+    start: int,
+    outputs: int,
+    reach: int,
+    banks: tuple[Float32, Float32],
+    second: Float32,
+    starts: Int64,
+    out: Float32,
+) -> None:
+    """Fill `out[:outputs]` (and up to SLACK beyond, with what means nothing) from `level[start:]` at half its rate."""
+    columns = banks[0].shape[1]
+    rows = (outputs + columns - 1) // columns
+    for row in range(rows):
+        starts[row] = start + 2 * columns * row
+    respond(level, starts[:rows], 1, banks[0], 0, out[: rows * columns].reshape(rows, columns))
+    for row in range(rows):
+        starts[row] += 2 * reach + 2 * (columns - 1)
+    respond(level, starts[:rows], -1, banks[1], 0, second[: rows * columns].reshape(rows, columns))
+    for i in range(outputs):
+        out[i] += second[i]
+
+
+@njit(cache=True, nogil=True)
+def _lines(size: int, rows: int, starts: Int64) -> None:
+    """Where windows begin that lie one after another."""
+    for row in range(rows):
+        starts[row] = row * size
+
+
+@njit(cache=True, nogil=True)
 def _push(
     samples: Float32,
+    chunk: int,
     hop: int,
     past: int,
     reflect: bool,
-    taps: Float32,
+    reach: int,
+    banks: tuple[Float32, Float32],
+    second: Float32,
     matrix: Float32,
     gains: Float32,
     offset: float,
@@ -76,15 +111,14 @@ def _push(
 ) -> int:
     """Advance by `samples`, any number; frames that became final go to `out`. Returns how many."""
     octaves = levels.shape[0] - 1
-    reach = taps.size // 2
     n_fft = matrix.shape[0]
     bins = gains.size // octaves
     written = 0
-    for first in range(0, samples.size, hop):
-        block = samples[first : first + hop]
+    for first in range(0, samples.size, chunk):
+        block = samples[first : first + chunk]
         for level in range(octaves + 1):
             row = levels[level]
-            if count[level] - base[level] + hop > row.size:
+            if count[level] - base[level] + chunk + SLACK > row.size:
                 used = count[level] - base[level]
                 for i in range(past):
                     row[i] = row[used - past + i]
@@ -94,16 +128,17 @@ def _push(
                 row[start : start + block.size] = block
                 count[0] += block.size
                 continue
-            above = levels[level - 1]
-            while 2 * count[level] + reach < count[level - 1]:
-                start = 2 * count[level] - reach - base[level - 1]
-                row[count[level] - base[level]] = filtered(above[start : start + taps.size], taps)
-                count[level] += 1
+            outputs = (count[level - 1] - reach + 1) // 2 - count[level]
+            if outputs > 0:
+                start = count[level] - base[level]
+                above = 2 * count[level] - reach - base[level - 1]
+                _halve(levels[level - 1], above, outputs, reach, banks, second, starts, row[start:])
+                count[level] += outputs
         # Frames that are final now, of every octave; they meet the kernels together.
         rows = 0
         for octave in range(octaves):
             step = hop >> (octave + 1)
-            while True:  # at most two a chunk
+            while True:
                 centre = settled[octave] * step
                 need = centre + n_fft // 2
                 if reflect:
@@ -116,7 +151,8 @@ def _push(
                 settled[octave] += 1
                 rows += 1
         if rows:
-            respond(windows[:rows], starts[:rows], matrix, 0, response[:rows])
+            _lines(n_fft, rows, starts)
+            respond(windows.reshape(-1), starts[:rows], 1, matrix, 0, response[:rows])
             for i in range(rows):
                 _write(response[i], bins, gains, places[i, 1], offset, table[places[i, 0]])
             for i in range(rows):
@@ -132,7 +168,9 @@ def _provisional(
     hop: int,
     past: int,
     reflect: bool,
-    taps: Float32,
+    reach: int,
+    banks: tuple[Float32, Float32],
+    second: Float32,
     matrix: Float32,
     gains: Float32,
     offset: float,
@@ -148,7 +186,6 @@ def _provisional(
 ) -> None:
     """Write every frame up to `newest` that is not final into `table`, as if the stream ended here."""
     octaves = levels.shape[0] - 1
-    reach = taps.size // 2
     bins = gains.size // octaves
     tail[:] = np.float32(0.0)
     end = count[0]
@@ -158,11 +195,19 @@ def _provisional(
         first = count[level] - past  # position of row[0]
         row[:past] = levels[level][first - base[level] : count[level] - base[level]]
         if level > 0:
-            above = tail[level - 1]
             end = (end + 1) // 2
-            for i in range(count[level], end):
-                at = 2 * i - reach - first_above
-                row[i - first] = filtered(above[at : at + taps.size], taps)
+            if end > count[level]:
+                _halve(
+                    tail[level - 1],
+                    2 * count[level] - reach - first_above,
+                    end - count[level],
+                    reach,
+                    banks,
+                    second,
+                    starts,
+                    row[past:],
+                )
+                row[end - first :] = np.float32(0.0)
             octave = level - 1
             step = hop >> level
             rows = 0
@@ -172,7 +217,8 @@ def _provisional(
                 rows += 1
                 frame += 1
                 if rows == windows.shape[0] or frame > newest:
-                    respond(windows[:rows], starts[:rows], matrix, 0, response[:rows])
+                    _lines(windows.shape[1], rows, starts)
+                    respond(windows.reshape(-1), starts[:rows], 1, matrix, 0, response[:rows])
                     for i in range(rows):
                         place = (frame - rows + i) % table.shape[0]
                         _write(response[i], bins, gains, (octaves - 1 - octave) * bins, offset, table[place])
@@ -199,20 +245,23 @@ class CentredCQT:
         self.features = features
         self.keep = keep
         self._reflect = features.definition == "librosa-0.6.3"
-        self._taps = sharp()
+        self._banks = halving_banks(sharp())
+        self._chunk = max(features.hop, 4096)  # samples taken on at a time
         self._matrix, self._gains = centred_kernels(features)
         n_fft, columns = self._matrix.shape
         self._half = n_fft // 2
-        levels, rows = features.octaves + 1, 2 * features.octaves
+        frames = self._chunk // features.hop + 1  # that a chunk can make final in an octave
+        levels, rows = features.octaves + 1, frames * features.octaves
         self._past = n_fft + 2 * REACH  # samples of each level that are never forgotten
-        self._levels = np.zeros((levels, self._past + max(2 * features.hop, 4096)), np.float32)
+        self._levels = np.zeros((levels, self._past + 2 * self._chunk + SLACK), np.float32)
         self._base, self._count = np.zeros(levels, np.int64), np.zeros(levels, np.int64)
         self._settled = np.zeros(features.octaves, np.int64)
         lag = -(-self.needed(1) // features.hop)  # frames from the newest to the last final one, at most
-        self._table = np.zeros((keep + lag + 2, features.bins), np.float32)
+        self._table = np.zeros((keep + lag + frames + 2, features.bins), np.float32)
         self._tail = np.zeros((levels, self._past + UNSETTLED + self._half), np.float32)
         self._windows = np.zeros((rows, n_fft), np.float32)
-        self._starts = np.zeros(rows, np.int64)  # of the samples in each row of windows
+        self._second = np.zeros(self._chunk // 2 + SLACK, np.float32)  # scratch: the second half of filters' sums
+        self._starts = np.zeros(max(rows, self._chunk // COLUMNS), np.int64)  # scratch: where windows begin
         self._response = np.zeros((rows, columns), np.float32)
         self._places = np.zeros((rows, 2), np.int64)
         self.reset()
@@ -269,10 +318,13 @@ class CentredCQT:
         return int(
             _push(
                 samples,
+                self._chunk,
                 self.features.hop,
                 self._past,
                 self._reflect,
-                self._taps,
+                REACH,
+                self._banks,
+                self._second,
                 self._matrix,
                 self._gains,
                 self.features.log_offset,
@@ -313,7 +365,9 @@ class CentredCQT:
             self.features.hop,
             self._past,
             self._reflect,
-            self._taps,
+            REACH,
+            self._banks,
+            self._second,
             self._matrix,
             self._gains,
             self.features.log_offset,

@@ -40,6 +40,24 @@ def sharp() -> Float32:
     return normalised
 
 
+def halving_banks(taps: Float32) -> tuple[Float32, Float32]:
+    """Matrices that make COLUMNS successive outputs at half the rate at once, for an odd number of taps.
+
+    The first meets the samples of the first output's window from its oldest on, with the taps up to the centre; the
+    second meets those of the last output's from its newest back, with the taps after the centre. So sums grow from
+    the small outer taps to the large inner ones, which keeps float32 exact where little is left of a loud input. The
+    zeros around each column's taps add nothing: an output is the same number in every column.
+    """
+    centre = taps.size // 2
+    shape = (centre + 1 + 2 * (COLUMNS - 1), COLUMNS)
+    rising, falling = np.zeros(shape, np.float32), np.zeros(shape, np.float32)
+    for j in range(COLUMNS):
+        rising[2 * j : 2 * j + centre + 1, j] = taps[: centre + 1]
+        back = 2 * (COLUMNS - 1 - j)
+        falling[back : back + centre, j] = taps[:centre:-1]
+    return rising, falling
+
+
 def minimum_phase(taps: Float32) -> Float32:
     """Filter with the same magnitude response and the least delay, newest sample last: zeros go inside the circle."""
     zeros = np.roots(np.trim_zeros(taps.astype(np.float64)))
@@ -134,15 +152,6 @@ def centred_kernels(features: Features) -> tuple[Float32, Float32]:
     # sqrt(2) of amplitude at the first halving of the rate, 2 at each further one, and the root of the window length.
     gains = np.sqrt(2) * 2.0**octave / np.sqrt(features.q * rate / features.frequencies)
     return _stacked(samples.T), gains.astype(np.float32)
-
-
-@njit(cache=True, nogil=True, fastmath=True)
-def filtered(segment: Float32, taps: Float32) -> np.float32:
-    """One output of a filter: `segment` and `taps` are as long."""
-    total = np.float32(0.0)
-    for k in range(taps.size):
-        total += taps[k] * segment[k]
-    return total
 
 
 # Only contraction to fused multiply-adds is allowed: sums keep the order that is written.

@@ -34,6 +34,7 @@ def _advance(
     order = taps.size - 1
     length = matrices.shape[1]
     bins = out.shape[1] // octaves
+    flat = recent.reshape(-1)
     work, even, odd = scratch[0], scratch[1], scratch[2]
     for frame in range(out.shape[0]):
         size = hop
@@ -49,22 +50,22 @@ def _advance(
             for i in range(pairs - 1):
                 odd[i] = ready[2 * i + 1]
             row = recent[octave]
-            end = starts[octave] + length
+            end = starts[octave] - octave * capacity + length
             if end + half > capacity:
                 for i in range(length):
                     row[i] = row[end - length + i]
                 end = length
             fresh = row[end : end + half]
             halve(even, odd, taps, fresh)
-            starts[octave] = end + half - length
+            starts[octave] = octave * capacity + end + half - length
             work[order : order + half] = fresh
             size = half
         if matrices.shape[0] == 1:
-            respond(recent, starts, matrices[0], firsts[0], response)
+            respond(flat, starts, 1, matrices[0], firsts[0], response)
         else:
             for octave in range(octaves):
                 one = slice(octave, octave + 1)
-                respond(recent[one], starts[one], matrices[octave], firsts[octave], response[one])
+                respond(flat, starts[one], 1, matrices[octave], firsts[octave], response[one])
         for octave in range(octaves):
             first = (octaves - 1 - octave) * bins
             found = response[octave]
@@ -88,15 +89,16 @@ class SlidingCQT:
         self._history = np.zeros((features.octaves, self._taps.size - 1), np.float32)
         # Newest samples of each octave: they move to the front when the room behind them is used up.
         self._recent = np.zeros((features.octaves, length + max(features.hop, 1024)), np.float32)
-        self._starts = np.zeros(features.octaves, np.int64)
+        self._starts = np.zeros(features.octaves, np.int64)  # of the windows, in the flat array
         self._scratch = np.zeros((3, features.hop + self._taps.size), np.float32)
         self._response = np.zeros((features.octaves, columns), np.float32)
+        self.reset()
 
     def reset(self) -> None:
         """Forget the past: the stream begins again after silence."""
         self._history[:] = 0.0
         self._recent[:] = 0.0
-        self._starts[:] = 0
+        self._starts[:] = np.arange(len(self._recent)) * self._recent.shape[1]
 
     def push(self, samples: Float32, out: Float32) -> None:
         """Advance by whole hops.

@@ -24,8 +24,10 @@ COLUMNS = 48  # of the matrix at once
 ROWS = 3  # windows at once: 3 * 48 sums fit the registers
 
 
-def _emit(builder: ir.IRBuilder, windows: list[Any], matrix: Any, columns: Any, taps: Any, outs: list[Any]) -> None:
-    """LLVM code for `outs[r][j] = sum_t windows[r][t] * matrix[t, j]`, j < COLUMNS; the pointers come as integers."""
+def _emit(
+    builder: ir.IRBuilder, windows: list[Any], step: Any, matrix: Any, columns: Any, taps: Any, outs: list[Any]
+) -> None:
+    """LLVM code for `outs[r][j] = sum_t windows[r][t * step] * matrix[t, j]`, j < COLUMNS; pointers are integers."""
     scalar, integer = ir.FloatType(), ir.IntType(64)
     vector = ir.VectorType(scalar, LANES)
     undefined, first = ir.Constant(vector, ir.Undefined), ir.IntType(32)(0)
@@ -45,9 +47,10 @@ def _emit(builder: ir.IRBuilder, windows: list[Any], matrix: Any, columns: Any, 
     sums = [[builder.phi(vector) for _ in parts] for _ in windows]
     row = builder.gep(matrix, [builder.mul(t, columns)])
     kernel = [builder.load(at(row, part), align=4) for part in parts]
+    place = builder.mul(t, step)
     grown = []
     for window, old in zip(windows, sums, strict=True):
-        sample = builder.insert_element(undefined, builder.load(builder.gep(window, [t])), first)
+        sample = builder.insert_element(undefined, builder.load(builder.gep(window, [place])), first)
         sample = builder.shuffle_vector(sample, undefined, every)
         products = [builder.fmul(sample, kernel[part], flags=["contract"]) for part in parts]
         grown.append([builder.fadd(products[part], old[part], flags=["contract"]) for part in parts])
@@ -66,25 +69,25 @@ def _emit(builder: ir.IRBuilder, windows: list[Any], matrix: Any, columns: Any, 
 
 
 def _emit_three(
-    typing: Any, w0: Any, w1: Any, w2: Any, matrix: Any, columns: Any, taps: Any, o0: Any, o1: Any, o2: Any
+    typing: Any, w0: Any, w1: Any, w2: Any, step: Any, matrix: Any, columns: Any, taps: Any, o0: Any, o1: Any, o2: Any
 ) -> Any:
     """Three windows; every argument is an integer, addresses included."""
 
     def emit(context: Any, builder: ir.IRBuilder, _: Any, args: list[Any]) -> Any:
-        _emit(builder, list(args[:3]), args[3], args[4], args[5], list(args[6:]))
+        _emit(builder, list(args[:3]), args[3], args[4], args[5], args[6], list(args[7:]))
         return context.get_dummy_value()
 
-    return types.void(*[types.intp] * 9), emit
+    return types.void(*[types.intp] * 10), emit
 
 
-def _emit_one(typing: Any, window: Any, matrix: Any, columns: Any, taps: Any, out: Any) -> Any:
+def _emit_one(typing: Any, window: Any, step: Any, matrix: Any, columns: Any, taps: Any, out: Any) -> Any:
     """One window."""
 
     def emit(context: Any, builder: ir.IRBuilder, _: Any, args: list[Any]) -> Any:
-        _emit(builder, [args[0]], args[1], args[2], args[3], [args[4]])
+        _emit(builder, [args[0]], args[1], args[2], args[3], args[4], [args[5]])
         return context.get_dummy_value()
 
-    return types.void(*[types.intp] * 5), emit
+    return types.void(*[types.intp] * 6), emit
 
 
 _three: Any = intrinsic(_emit_three)
@@ -92,30 +95,32 @@ _one: Any = intrinsic(_emit_one)
 
 
 @njit(cache=True, nogil=True)
-def respond(windows: Float32, starts: NDArray[np.int64], matrix: Float32, first: int, response: Float32) -> None:
+def respond(
+    samples: Float32, starts: NDArray[np.int64], step: int, matrix: Float32, first: int, response: Float32
+) -> None:
     """`response` (rows, columns) = windows times `matrix` (taps, columns), of which rows before `first` are skipped.
 
-    Window r is `windows[r, starts[r] : starts[r] + taps]`. Columns must be a multiple of COLUMNS; all arrays are
-    C-contiguous float32.
+    Window r is `samples[starts[r] + step * t]` for each row t of the matrix; `step` is 1 or -1. Columns must be a
+    multiple of COLUMNS; all arrays are C-contiguous.
     """
     rows, columns = response.shape
     taps = matrix.shape[0] - first
     size = 4  # bytes
-    line, wide = size * windows.shape[1], size * columns
+    wide = size * columns
     for column in range(0, columns, COLUMNS):
         m = matrix.ctypes.data + first * wide + size * column
         out = response.ctypes.data + size * column
-        w = windows.ctypes.data + size * first
+        w = samples.ctypes.data + size * first * step
         row = 0
         while row + ROWS <= rows:
             _three(
-                w + row * line + size * starts[row],
-                w + (row + 1) * line + size * starts[row + 1],
-                w + (row + 2) * line + size * starts[row + 2],
-                m, columns, taps,
+                w + size * starts[row],
+                w + size * starts[row + 1],
+                w + size * starts[row + 2],
+                step, m, columns, taps,
                 out + row * wide, out + (row + 1) * wide, out + (row + 2) * wide,
             )  # fmt: skip
             row += ROWS
         while row < rows:
-            _one(w + row * line + size * starts[row], m, columns, taps, out + row * wide)
+            _one(w + size * starts[row], step, m, columns, taps, out + row * wide)
             row += 1

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import numpy as np
@@ -9,6 +10,7 @@ from benchmarks.cqt import multiply_adds
 from benchmarks.cqt_agreement import DEMO, data, differences, drift, magnitudes, read, reference, synthetic, tracks
 from benchmarks.cqt_latency import onsets
 from benchmarks.cqt_picture import picture
+from benchmarks.report import RESULTS
 from rtchord.cqt import DEFINITIONS, Features, FrameStream
 
 MEAN, P99 = 0.001, 0.01  # of |difference of log magnitude|, where librosa gives more than 1e-4
@@ -101,3 +103,14 @@ def test_the_picture_is_drawn_around_the_first_chord_of_the_demo(tmp_path: Path)
     onset = picture(DEMO, tmp_path / "onset.png")
     assert onset == pytest.approx(1.2, abs=0.03)
     assert (tmp_path / "onset.png").stat().st_size > 10_000
+
+
+def test_the_kept_result_meets_what_is_claimed() -> None:
+    kept = json.loads((RESULTS / "cqt.json").read_text())
+    assert kept["ratio"] == pytest.approx(kept["librosa_hop_us"] / kept["hop_us"], rel=0.01)
+    assert kept["ratio"] >= 400
+    assert kept["batch_ratio"] >= 5
+    assert kept["limit_ratio"] <= 3
+    assert kept["mean_abs_dlog"] <= MEAN
+    assert kept["p99_abs_dlog"] <= P99
+    assert all(row["largest_difference"] <= 1e-5 and row["hours"] >= 10 for row in kept["drift"].values())
