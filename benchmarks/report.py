@@ -11,13 +11,14 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from benchmarks.score import SEVEN
 from rtchord.chords import QUALITIES
 from rtchord.decoder import PRESETS
 from rtchord.errors import UserError
 
 ROOT = Path(__file__).parents[1]
 RESULTS = Path(__file__).parent / "results"
-DOCUMENTS = ("README.md", "docs/architecture.md", "docs/benchmarks.md", "docs/cqt.md")
+DOCUMENTS = ("README.md", "docs/architecture.md", "docs/benchmarks.md", "docs/cqt.md", "docs/training.md")
 SETS = ("pop", "strum")
 MARKER = re.compile(r"(<!-- table (\w+) -->\n).*?(<!-- end -->)", re.DOTALL)
 
@@ -86,6 +87,32 @@ def qualities() -> str:
             parts = [[number(cell["seconds"], 0), number(cell["right"], 2)] if cell else ["-", "-"] for cell in cells]
             rows.append([quality.name, *(part for pair in parts for part in pair)])
     return table(["quality", "pop: s", "right", "strum: s", "right"], rows)
+
+
+STAGES = ("stage1", "stage2", "blend", "polish")
+
+
+def stages() -> str:
+    """What each step of the training did, balanced preset."""
+    keys = ("mean7", "majmin", "class_mean", "lat_med", "lat_p90")
+    rows = []
+    for name in SETS:
+        for stage in STAGES:
+            scores = result(f"stages-{name}-{stage}")["scores"]
+            rows.append(
+                [name, stage, *(number(scores[key], 3) for key in keys), number(scores["events_per_change"], 2)]
+            )
+    head = ["set", "after", "mean of 7", "majmin", "class mean", "lat. median, s", "p90, s", "events per change"]
+    return table(head, rows)
+
+
+def offline() -> str:
+    """The offline decode."""
+    rows = []
+    for name in SETS:
+        scores = result(f"offline-{name}")["scores"]
+        rows.append([name, *(number(scores[key], 3) for key in (*SEVEN, "mean7"))])
+    return table(["set", *SEVEN, "mean of 7"], rows)
 
 
 def hop() -> str:
@@ -191,7 +218,8 @@ def cqt_drift() -> str:
 
 
 TABLES: dict[str, Callable[[], str]] = {
-    "online": online, "presets": presets, "qualities": qualities, "hop": hop, "resampling": resampling,
+    "online": online, "presets": presets, "qualities": qualities, "stages": stages, "offline": offline, "hop": hop,
+    "resampling": resampling,
     "cqt": cqt, "cqt_agreement": cqt_agreement, "cqt_latency": cqt_latency, "cqt_decimators": cqt_decimators,
     "cqt_drift": cqt_drift,
 }  # fmt: skip

@@ -41,12 +41,18 @@ def parser() -> argparse.ArgumentParser:
         stage.add_argument("--steps", type=int, required=True)
         stage.add_argument("--batch", type=int, default=16)
         stage.add_argument("--learning-rate", type=float, default=1e-3)
+        stage.add_argument("--rehearsal", type=float, default=0.25, help="share of --rehearse crops in a batch")
         stage.add_argument("--seed", type=int, default=0)
         stage.add_argument("--save-every", type=int, default=500, help="steps between checkpoints")
         stage.add_argument("--resume", action="store_true", help="go on from the run's last checkpoint")
         if name == "stage2":
             stage.add_argument("--initial", type=Path, help="student to start from (stage 1); else from scratch")
             stage.add_argument("--rehearse", type=Path, nargs="*", default=[], help="pseudo-labelled tracks to mix in")
+    blend = commands.add_parser("blend", help="interpolate the weights of a student and one fine-tuned from it")
+    blend.add_argument("first", type=Path, help="student.safetensors")
+    blend.add_argument("second", type=Path, help="student.safetensors fine-tuned from the first")
+    blend.add_argument("target", type=Path, help="file to write")
+    blend.add_argument("--share", type=float, default=0.75, help="of the second (default: %(default)s)")
     return root
 
 
@@ -72,6 +78,10 @@ def main(argv: list[str] | None = None) -> int:
                 args.seed,
                 args.workers,
             )
+        elif args.command == "blend":
+            from train.blend import blend
+
+            blend(args.first, args.second, args.share, args.target)
         else:
             from train.fit import FitConfig, Run, fit
             from train.model import ModelConfig
@@ -80,6 +90,7 @@ def main(argv: list[str] | None = None) -> int:
                 steps=args.steps,
                 batch=args.batch,
                 learning_rate=args.learning_rate,
+                rehearsal=args.rehearsal,
                 seed=args.seed,
                 save_every=args.save_every,
             )

@@ -1,0 +1,47 @@
+"""Blends of two students' weights."""
+
+from pathlib import Path
+
+import pytest
+import torch
+
+from rtchord.cqt import Features
+from rtchord.errors import UserError
+from train.blend import blend
+from train.fit import load_student, save_student
+from train.model import ModelConfig, Student
+
+SMALL = {
+    "token_width": 8, "frequency_layers": 1, "width": 24, "heads": 2, "context": 8, "temporal_layers": 1,
+    "decoder_layers": 1,
+}  # fmt: skip
+
+
+def student(path: Path, seed: int, **changes: int) -> Path:
+    torch.manual_seed(seed)
+    save_student(path, Student(ModelConfig(**{**SMALL, **changes})), Features(), {"seed": seed})
+    return path
+
+
+@pytest.mark.parametrize("share", [0.0, 0.25, 1.0])
+def test_every_weight_lies_between_the_two(tmp_path: Path, share: float) -> None:
+    first, second = student(tmp_path / "first", 1), student(tmp_path / "second", 2)
+    blend(first, second, share, tmp_path / "out" / "blend")
+    one, two, mixed = (load_student(p)[0].state_dict() for p in (first, second, tmp_path / "out" / "blend"))
+    for name, weight in mixed.items():
+        assert torch.allclose(weight, (1 - share) * one[name] + share * two[name])
+
+
+def test_the_blend_remembers_both(tmp_path: Path) -> None:
+    blend(student(tmp_path / "a", 1), student(tmp_path / "b", 2), 0.5, tmp_path / "c")
+    assert load_student(tmp_path / "c")[2] == {"blend": 0.5, "first": {"seed": 1}, "second": {"seed": 2}}
+
+
+def test_students_of_two_sizes_are_refused(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="differ in size"):
+        blend(student(tmp_path / "a", 1), student(tmp_path / "b", 2, width=32), 0.5, tmp_path / "c")
+
+
+def test_a_share_above_one_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match=r"1\.5"):
+        blend(student(tmp_path / "a", 1), student(tmp_path / "b", 2), 1.5, tmp_path / "c")
