@@ -22,11 +22,17 @@ def parser() -> argparse.ArgumentParser:
     hop = commands.add_parser("hop", help="cost of one hop, part by part, on one core")
     hop.add_argument("--hops", type=int, default=5000)
     resampling = commands.add_parser("resampling", help="delay of our streaming resampler beside soxr's")
+    cqt = commands.add_parser("cqt", help="cost, agreement with librosa, latency and drift of the transform")
+    cqt.add_argument("--hops", type=int, default=5000)
+    cqt.add_argument("--hours", type=float, default=0.2, help="of audio to look for drift in")
+    picture = commands.add_parser("cqt-picture", help="centred, right-aligned and variable-Q frames around an onset")
+    picture.add_argument("file", type=Path)
+    picture.add_argument("--png", type=Path, required=True)
     report = commands.add_parser("report", help="write the tables of the documents from benchmarks/results/")
     report.add_argument("--check", action="store_true", help="write nothing; exit 1 if a document is out of date")
     for command in (online, offline, hop):
         command.add_argument("--engine", type=Path, help="engine folder; default: the shipped one")
-    for command in (online, offline, hop, resampling):
+    for command in (online, offline, hop, resampling, cqt):
         command.add_argument("--json", action="store_true", help="print the whole result as JSON")
         command.add_argument("--output", type=Path, help="also write it here, with machine, versions and commit")
     return root
@@ -41,6 +47,12 @@ def main(argv: list[str] | None = None) -> int:
             stale = report(args.check)
             print(f"{'out of date' if args.check else 'written'}: {', '.join(stale) or 'none'}")
             return 1 if args.check and stale else 0
+        if args.command == "cqt-picture":
+            from benchmarks.cqt_picture import picture
+
+            onset = picture(args.file, args.png)
+            print(f"{args.png}: around the onset at {onset:.2f} s")
+            return 0
         if args.command == "online":
             from benchmarks.online import online
 
@@ -51,6 +63,11 @@ def main(argv: list[str] | None = None) -> int:
 
             result = offline(args.folder, args.engine)
             table = result["scores"]
+        elif args.command == "cqt":
+            from benchmarks.cqt import cqt
+
+            result = cqt(args.hops, args.hours)
+            table = {key: value for key, value in result.items() if not isinstance(value, dict | list)}
         elif args.command == "resampling":
             from benchmarks.resampling import resampling
 

@@ -18,7 +18,7 @@ from rtchord.errors import UserError
 
 ROOT = Path(__file__).parents[1]
 RESULTS = Path(__file__).parent / "results"
-DOCUMENTS = ("README.md", "docs/architecture.md", "docs/benchmarks.md", "docs/training.md")
+DOCUMENTS = ("README.md", "docs/architecture.md", "docs/benchmarks.md", "docs/cqt.md", "docs/training.md")
 SETS = ("pop", "strum")
 MARKER = re.compile(r"(<!-- table (\w+) -->\n).*?(<!-- end -->)", re.DOTALL)
 
@@ -138,9 +138,90 @@ def resampling() -> str:
     return table(["device rate", "rtchord", "soxr LQ", "soxr HQ", "soxr VHQ"], rows)
 
 
+def cqt() -> str:
+    """What the transform costs beside its peers, and the ratios that are claimed."""
+    measured = result("cqt")
+    rows = []
+    for name, what in (
+        ("live", "**rtchord**, right-aligned"),
+        ("live-vq", "**rtchord**, variable-Q"),
+        ("librosa-0.11", "**rtchord**, centred, final frame"),
+    ):
+        rows.append([what, *(number(costs["ours"][name]["us"], 1) for costs in measured["costs"].values())])
+    window = [costs["ours"]["librosa-0.11"]["with_window_us"] for costs in measured["costs"].values()]
+    rows.append(["**rtchord**, centred, and the window of 108 newest", *(number(value, 0) for value in window)])
+    for name in measured["costs"]["512"]["peers_us"]:
+        rows.append([name, *(number(costs["peers_us"][name], 0) for costs in measured["costs"].values())])
+    limit, batch = measured["limit"], measured["batch"]
+    return table(["µs a hop, median", *(f"hop {hop}" for hop in measured["costs"])], rows) + (
+        f"\nPeers transform the last {measured['ring_s']} s for each new frame (librosa {measured['librosa_version']}, "
+        f"nnAudio {measured['nnAudio_version']}). At hop 512 the live mode is {measured['ratio']:.0f} times cheaper "
+        f"than librosa.cqt, and takes {measured['limit_ratio']:.2f} times as long as its {limit['multiply_adds']} "
+        f"multiply-adds would at the rate of NumPy's 1024 x 1024 float32 matrix product "
+        f"({limit['per_us'] / 1000:.1f} thousand million a second). The product of "
+        f"six windows with the kernels takes {limit['product_us']:.1f} µs, NumPy's {limit['numpy_product_us']:.1f} µs."
+        f"\n\n"
+        f"{batch['seconds'] // 60} minutes in one call: {batch['live_s']:.3f} s live, {batch['centred_s']:.3f} s "
+        f"centred at hop 512, {batch['librosa_s']:.3f} s librosa.cqt: {measured['batch_ratio']:.1f} times faster.\n"
+    )
+
+
+def cqt_agreement() -> str:
+    """How close centred frames are to librosa's."""
+    found = result("cqt")["agreement"]
+    names = ("librosa-0.11", "librosa-0.11-hop512", "librosa-0.6.3")
+    rows = [
+        [
+            f"{len(found['recordings'])} recordings" if kind == "recordings" else kind,
+            *(f"{found[name][kind][key]:.1e}" for name in names for key in ("mean", "p99")),
+        ]
+        for kind in found[names[0]]
+    ]
+    return table(["signal", *(f"{name}, {key}" for name in names for key in ("mean", "p99"))], rows)
+
+
+def cqt_latency() -> str:
+    """When a tone that begins shows half and nine tenths of itself, measured, beside what is computed."""
+    rows = []
+    for row in result("cqt")["latency"]:
+        for frames, (half, most) in row["measured_ms"].items():
+            parts = [number(row[key], 1) for key in ("hz", "window_ms", "decimators_ms", "computed_ms")]
+            shown = [*parts[:2], "-", "-"] if frames.startswith("provisional") else parts
+            rows.append([row["mode"], frames, *shown, number(half, 1), number(most, 1)])
+    order = list(dict.fromkeys((row[0], row[1]) for row in rows))
+    rows.sort(key=lambda row: order.index((row[0], row[1])))
+    head = ["mode", "frame", "tone, Hz", "window, ms", "decimators, ms", "computed, ms", "50 % after, ms", "90 %, ms"]
+    return table(head, rows)
+
+
+def cqt_decimators() -> str:
+    """What each candidate for the right-aligned half-band chain costs and buys."""
+    rows = [
+        [name, number(row["alias_db"], 1), number(row["ripple_db"], 4), number(row["delay_c1_ms"], 1)]
+        for name, row in result("cqt")["decimators"].items()
+    ]
+    return table(["filter", "loudest alias, dB", "ripple, dB", "delay of C1's octave, ms"], rows)
+
+
+def cqt_drift() -> str:
+    """Whether a long stream stays what a fresh one is."""
+    rows = [
+        [
+            name,
+            number(row["hours"], 1),
+            f"{row['largest_difference']:g}",
+            "-" if row["grown_bytes"] is None else f"{row['grown_bytes'] / 2**10:.0f} KiB",
+        ]
+        for name, row in result("cqt")["drift"].items()
+    ]
+    return table(["mode", "hours of audio", "largest difference from a fresh state", "process grown by"], rows)
+
+
 TABLES: dict[str, Callable[[], str]] = {
     "online": online, "presets": presets, "qualities": qualities, "stages": stages, "offline": offline, "hop": hop,
     "resampling": resampling,
+    "cqt": cqt, "cqt_agreement": cqt_agreement, "cqt_latency": cqt_latency, "cqt_decimators": cqt_decimators,
+    "cqt_drift": cqt_drift,
 }  # fmt: skip
 
 

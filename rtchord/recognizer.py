@@ -29,8 +29,7 @@ OFFLINE_PENALTY = 20.0  # nats for a change in the offline decode
 def silence_threshold(features: Features) -> Float32:
     """(bins,) log magnitude of a sinusoid of GATE_DBFS at each bin."""
     amplitude = 10 ** (GATE_DBFS / 20)
-    gains = np.sqrt(features.q * features.sample_rate / features.frequencies)
-    return np.log(amplitude / 2 * gains + features.log_offset).astype(np.float32)
+    return np.log(amplitude / 2 * np.sqrt(features.lengths) + features.log_offset).astype(np.float32)
 
 
 class Recognizer:

@@ -110,3 +110,8 @@ class Resampler:
         keep = max(self._end - (self._out_index * self._down // self._up - self._half + 1), 0)
         self._history = buffer[buffer.size - min(keep, buffer.size) :].copy()
         return out[:n]
+
+    def finish(self) -> Float32:
+        """The samples still owed at the end of the stream, as if silence followed; push no more before a reset."""
+        owed = -(-self._end * self._up // self._down) - self._out_index
+        return np.zeros(0, np.float32) if self._identity else self.push(np.zeros(self._half + 1, np.float32))[:owed]

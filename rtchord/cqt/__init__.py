@@ -1,0 +1,26 @@
+"""Streaming constant-Q and variable-Q transforms of live audio.
+
+``Features`` defines what a frame is; ``FrameStream`` makes frames of a stream at any rate, cut in any way. Two
+alignments: *right* (every window ends at the newest sample, for live use) and *centred* (the frames of librosa's cqt,
+as published checkpoints expect them).
+"""
+
+from rtchord.cqt.centred import CentredCQT
+from rtchord.cqt.features import DEFINITIONS, Features
+from rtchord.cqt.kernels import centred_kernels, half_band, kernels
+from rtchord.cqt.latency import Latency, latency
+from rtchord.cqt.sliding import SlidingCQT
+from rtchord.cqt.stream import FrameStream
+
+__all__ = [
+    "DEFINITIONS",
+    "CentredCQT",
+    "Features",
+    "FrameStream",
+    "Latency",
+    "SlidingCQT",
+    "centred_kernels",
+    "half_band",
+    "kernels",
+    "latency",
+]
