@@ -19,6 +19,21 @@ def parser() -> argparse.ArgumentParser:
     online.add_argument("--latency", choices=PRESETS, default="balanced", help="decoder preset")
     offline = commands.add_parser("offline", help="accuracy of `rtchord transcribe` over such a folder")
     offline.add_argument("folder", type=Path)
+    songs = commands.add_parser("make-songs", help="render a test set from POP909 songs that were not trained on")
+    songs.add_argument("pop909", type=Path)
+    songs.add_argument("target", type=Path)
+    songs.add_argument("--font", type=Path, required=True, help="soundfont; not one of those trained on")
+    songs.add_argument("--count", type=int, default=20)
+    songs.add_argument("--skip", type=int, required=True, help="songs that were trained on (render --songs)")
+    songs.add_argument("--exclude", type=Path, help="as given to render")
+    songs.add_argument("--seed", type=int, default=0)
+    strums = commands.add_parser("make-strums", help="splice a test set from recordings of single chords")
+    strums.add_argument("clips", type=Path, help="folder with labels.csv (file, chord, seconds, variant)")
+    strums.add_argument("target", type=Path)
+    strums.add_argument("--variant", action="append", required=True, help="may be repeated")
+    strums.add_argument("--count", type=int, default=5, help="pieces of each variant")
+    strums.add_argument("--chords", type=int, default=40, help="in each piece")
+    strums.add_argument("--seed", type=int, default=0)
     hop = commands.add_parser("hop", help="cost of one hop, part by part, on one core")
     hop.add_argument("--hops", type=int, default=5000)
     resampling = commands.add_parser("resampling", help="delay of our streaming resampler beside soxr's")
@@ -52,6 +67,16 @@ def main(argv: list[str] | None = None) -> int:
 
             onset = picture(args.file, args.png)
             print(f"{args.png}: around the onset at {onset:.2f} s")
+            return 0
+        if args.command == "make-songs":
+            from benchmarks import testset
+
+            testset.songs(args.pop909, args.target, args.font, args.count, args.skip, args.exclude, args.seed)
+            return 0
+        if args.command == "make-strums":
+            from benchmarks import testset
+
+            testset.strums(args.clips, args.target, args.variant, args.count, args.chords, args.seed)
             return 0
         if args.command == "online":
             from benchmarks.online import online

@@ -15,6 +15,7 @@ import shutil
 import subprocess
 import sys
 import tempfile
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
 from itertools import pairwise
@@ -278,9 +279,9 @@ def play_segment(
 # --- sound ----------------------------------------------------------------------------------------------------------
 
 
-def play(piece: Piece, rng: np.random.Generator, rate: int) -> Float32:
-    """Mono float32 audio of a piece: fluidsynth with a random soundfont, room and level."""
-    fonts = [font for font in SOUNDFONTS if font.exists()]
+def play(piece: Piece, rng: np.random.Generator, rate: int, soundfonts: Sequence[Path] = SOUNDFONTS) -> Float32:
+    """Mono float32 audio of a piece: fluidsynth with one of `soundfonts`, room and level at random."""
+    fonts = [font for font in soundfonts if font.exists()]
     if not shutil.which("fluidsynth") or not fonts:
         raise UserError(
             "rendering needs fluidsynth and a General MIDI soundfont: "
@@ -358,6 +359,14 @@ def _work(job: tuple[str, Path | None, Path], seed: int, features: Features) -> 
     return None
 
 
+def song_order(pop909: Path, exclude: set[str]) -> list[Path]:
+    """Songs of a POP909 folder without those excluded, in the fixed shuffled order in which they are rendered."""
+    found = [p for p in pop909.glob("*.mid") if p.stem not in exclude]
+    if not found:
+        raise UserError(f"no POP909 songs (*.mid) in {str(pop909)!r}")
+    return sorted(found, key=lambda p: hashlib.sha256(p.stem.encode()).digest())
+
+
 def held_out(folder: Path | None) -> set[str]:
     """Song ids that must not be trained on: the stems of a development set's .lab files."""
     return {path.stem for path in folder.glob("*.lab")} if folder else set()
@@ -372,11 +381,7 @@ def render_folder(
     if songs:
         if pop909 is None:
             raise UserError("--songs needs --pop909 FOLDER (with ID.mid, ID.lab and ID.beats)")
-        forbidden = held_out(exclude)
-        found = [p for p in pop909.glob("*.mid") if p.stem not in forbidden]
-        if not found:
-            raise UserError(f"no POP909 songs (*.mid) in {str(pop909)!r}")
-        found.sort(key=lambda p: hashlib.sha256(p.stem.encode()).digest())
+        found = song_order(pop909, held_out(exclude))
         for i in range(songs):  # past the end of the collection, songs come again in another arrangement
             song, take = found[i % len(found)], i // len(found)
             jobs.append((f"pop-{song.stem}-{take}", song, target / "pop" / f"{song.stem}-{seed}-{take}.safetensors"))
