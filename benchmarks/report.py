@@ -228,8 +228,8 @@ def cqt_drift() -> str:
 
 
 TABLES: dict[str, Callable[[], str]] = {
-    "online": online, "presets": presets, "heldout": heldout, "qualities": qualities, "stages": stages, "offline": offline, "hop": hop,
-    "resampling": resampling,
+    "online": online, "presets": presets, "heldout": heldout, "qualities": qualities, "stages": stages,
+    "offline": offline, "hop": hop, "resampling": resampling,
     "cqt": cqt, "cqt_agreement": cqt_agreement, "cqt_latency": cqt_latency, "cqt_decimators": cqt_decimators,
     "cqt_drift": cqt_drift,
 }  # fmt: skip
