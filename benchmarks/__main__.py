@@ -7,8 +7,10 @@ import json
 import sys
 from pathlib import Path
 
+from pydantic import ValidationError
+
 from rtchord.decoder import PRESETS
-from rtchord.errors import UserError
+from rtchord.errors import UserError, first_problem
 
 
 def parser() -> argparse.ArgumentParser:
@@ -35,7 +37,7 @@ def parser() -> argparse.ArgumentParser:
     strums.add_argument("--chords", type=int, default=40, help="in each piece")
     strums.add_argument("--seed", type=int, default=0)
     hop = commands.add_parser("hop", help="cost of one hop, part by part, on one core")
-    hop.add_argument("--hops", type=int, default=5000)
+    hop.add_argument("--hops", type=int, choices=range(1, 10**7), metavar="N", default=5000)
     resampling = commands.add_parser("resampling", help="delay of our streaming resampler beside soxr's")
     cqt = commands.add_parser("cqt", help="cost, agreement with librosa, latency and drift of the transform")
     cqt.add_argument("--hops", type=int, default=5000)
@@ -106,10 +108,17 @@ def main(argv: list[str] | None = None) -> int:
     except UserError as error:
         print(f"benchmarks: {error}", file=sys.stderr)
         return error.exit_code
+    except ValidationError as error:
+        print(f"benchmarks: cannot use {first_problem(error.errors())}", file=sys.stderr)
+        return UserError.exit_code
     if args.output:
         from benchmarks.results import write
 
-        write(args.output, result)
+        try:
+            write(args.output, result)
+        except OSError as error:
+            print(f"benchmarks: cannot write {str(args.output)!r}: {error.strerror}", file=sys.stderr)
+            return UserError.exit_code
     if args.json:
         print(json.dumps(result, indent=1))
     else:

@@ -13,6 +13,7 @@ from rtchord.audio.files import AudioFile
 from rtchord.errors import UserError
 from rtchord.recognizer import Recognizer
 from train.label import AUDIO
+from train.labels import read_lab
 
 BLOCK = 1024  # frames a push; events do not depend on it
 
@@ -32,6 +33,7 @@ def songs_in(folder: Path) -> list[tuple[Path, Path]]:
 
 def read_reference(path: Path) -> tuple[np.ndarray, list[str]]:
     """Intervals (segments, 2) and raw labels of a .lab file (the labels are left to mir_eval)."""
+    read_lab(path)  # says what is wrong, with file and line
     rows = [line.split() for line in path.read_text().splitlines() if line.strip()]
     return np.array([[float(row[0]), float(row[1])] for row in rows]), [row[2] for row in rows]
 

@@ -51,6 +51,8 @@ def strums(clips: Path, target: Path, variants: list[str], count: int, chords: i
         rows = list(csv.DictReader((clips / "labels.csv").read_text().splitlines()))
     except OSError:
         raise UserError(f"no labels.csv in {str(clips)!r}") from None
+    if rows and not {"file", "chord", "seconds", "variant"} <= rows[0].keys():
+        raise UserError(f"labels.csv in {str(clips)!r} lacks one of the columns file, chord, seconds, variant")
     for variant in variants:
         pool = [row for row in rows if row["variant"] == variant and float(row["seconds"]) >= SHORTEST]
         if not pool:

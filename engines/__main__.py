@@ -6,7 +6,9 @@ import argparse
 import sys
 from pathlib import Path
 
-from rtchord.errors import UserError
+from pydantic import ValidationError
+
+from rtchord.errors import UserError, first_problem
 
 
 def parser() -> argparse.ArgumentParser:
@@ -38,6 +40,9 @@ def main(argv: list[str] | None = None) -> int:
     except UserError as error:
         print(f"engines: {error}", file=sys.stderr)
         return error.exit_code
+    except ValidationError as error:
+        print(f"engines: cannot use {first_problem(error.errors())}", file=sys.stderr)
+        return UserError.exit_code
     print(f"{args.target}: {manifest.name}, differs from its student by at most {manifest.check['max_error']:.1e}")
     return 0
 

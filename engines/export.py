@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from rtchord.cqt import Features
-from rtchord.engine import MANIFEST, Manifest, OnnxEngine, read_manifest, sha256
+from rtchord.engine import MANIFEST, Manifest, OnnxEngine, read_manifest, sealed, sha256
 from rtchord.errors import UserError
 from train.fit import load_student
 from train.model import Cache, Student
@@ -102,7 +102,7 @@ def export(weights: Path, target: Path, name: str, delay: float, replace: bool) 
         check = difference(student, OnnxEngine(temporary, draft), check_frames(features, CHECK_FRAMES))
         if not check["max_error"] <= TOLERANCE:
             raise UserError(f"the exported engine differs from its student by {check['max_error']:.2g} (> {TOLERANCE})")
-        manifest = draft.model_copy(update={"check": check})
+        manifest = sealed(draft.model_copy(update={"check": check}))
         (temporary / MANIFEST).write_text(manifest.model_dump_json(indent=1) + "\n")
         temporary.chmod(0o755)
         if target.exists():
@@ -121,10 +121,10 @@ def describe(folder: Path, delay: float | None, results: list[Path]) -> Manifest
         try:
             result = json.loads(path.read_text())
             scores[f"{result['set']}, {result['latency']}"] = {k: float(v) for k, v in result["scores"].items()}
-        except (OSError, ValueError, KeyError) as error:
+        except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
             raise UserError(f"{str(path)!r} is no result of `python -m benchmarks online` ({error})") from None
     changes = {"scores": scores} | ({} if delay is None else {"delay": delay})
-    manifest = Manifest.model_validate({**manifest.model_dump(), **changes})
+    manifest = sealed(Manifest.model_validate({**manifest.model_dump(), **changes}))
     temporary = folder / f".{MANIFEST}.tmp"
     temporary.write_text(manifest.model_dump_json(indent=1) + "\n")
     temporary.replace(folder / MANIFEST)

@@ -11,6 +11,7 @@ was lost. Whatever goes wrong is one sentence on stderr.
 from __future__ import annotations
 
 import argparse
+import errno
 import os
 import sys
 from collections.abc import Callable, Sequence
@@ -22,6 +23,7 @@ from rtchord.errors import UserError
 from rtchord.outputs.text import STYLES, printable, say, write_lab
 
 LATENCIES = ("fast", "balanced", "steady")
+STDOUT_ERRORS = (errno.ENOSPC, errno.EIO, errno.EBADF, errno.EDQUOT)
 INTERRUPTED = 130  # as shells count it
 
 
@@ -160,6 +162,9 @@ def _transcribe(options: argparse.Namespace) -> int:
     if options.output.is_dir():
         raise UserError(f"cannot write {str(options.output)!r}: it is a folder")
 
+    if options.output.exists() and options.file.exists() and options.output.samefile(options.file):
+        raise UserError(f"will not overwrite the recording {str(options.file)!r}: name another output")
+
     from rtchord.recognizer import transcribe
 
     write_lab(options.output, transcribe(options.file, options.engine))
@@ -168,6 +173,8 @@ def _transcribe(options: argparse.Namespace) -> int:
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command; returns its exit code. argparse itself raises SystemExit."""
+    if sys.stdout is None:  # started with it closed, as a service may be
+        sys.stdout = open(os.devnull, "w", encoding="utf-8")  # noqa: SIM115 (for the life of the process)
     options = get_parser().parse_args(argv)
     try:
         code: int = options.run(options)
@@ -181,11 +188,22 @@ def main(argv: Sequence[str] | None = None) -> int:
     except BrokenPipeError:  # `rtchord devices | head -1`
         os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
         return 0
+    except OSError as error:
+        if error.errno not in STDOUT_ERRORS:
+            return _fault(error)
+        os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
+        say(f"cannot write to the standard output: {error.strerror}")
+        return UserError.exit_code
     except Exception as error:
-        if "RTCHORD_TRACEBACK" in os.environ:
-            raise
-        say(f"this is a fault of rtchord, please report it ({type(error).__name__}: {error})")
-        return 1
+        return _fault(error)
+
+
+def _fault(error: Exception) -> int:
+    """Say that it is ours; exit code 1."""
+    if "RTCHORD_TRACEBACK" in os.environ:
+        raise error
+    say(f"this is a fault of rtchord, please report it ({type(error).__name__}: {error})")
+    return 1
 
 
 if __name__ == "__main__":

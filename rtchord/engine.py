@@ -10,7 +10,7 @@ from __future__ import annotations
 import hashlib
 from importlib.resources import files
 from pathlib import Path
-from typing import Any, Literal, Protocol
+from typing import Annotated, Any, Literal, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -18,11 +18,14 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from rtchord.chords import N_BASS, N_CLASSES
 from rtchord.cqt import Features
-from rtchord.errors import UserError
+from rtchord.errors import UserError, first_problem
 
 Float32 = NDArray[np.float32]
 
 MANIFEST = "manifest.json"
+
+
+_Size = Annotated[int, Field(gt=0, le=4096)]
 
 
 class Manifest(BaseModel):
@@ -38,13 +41,14 @@ class Manifest(BaseModel):
     features: Features
     vocabulary: Literal["btc170+bass13"] = Field("btc170+bass13", description="order of outputs: rtchord.chords")
     lookahead: Literal[0] = Field(0, description="frames of future the model waits for")
-    cache: tuple[int, int, int, int, int] = Field(
+    cache: tuple[_Size, _Size, _Size, _Size, _Size] = Field(
         description="shape of the cached keys and of the values: layers, streams, heads, frames, width per head"
     )
     delay: float = Field(0.0, ge=0, description="s from a true change to its frame posteriors, median; for offline use")
     check: dict[str, float] = Field(description="agreement with the student it came from")
     provenance: dict[str, Any] = Field(description="how the student was trained, on what")
     scores: dict[str, dict[str, float]] = Field(default_factory=dict, description="set -> metric -> value")
+    seal: str = Field("", description="SHA-256 of all the other fields; see `sealed`")
 
 
 class Engine(Protocol):
@@ -131,19 +135,28 @@ def sha256(path: Path) -> str:
     return hashlib.sha256(path.read_bytes()).hexdigest()
 
 
+def _seal(manifest: Manifest) -> str:
+    return hashlib.sha256(manifest.model_dump_json(exclude={"seal"}).encode()).hexdigest()
+
+
+def sealed(manifest: Manifest) -> Manifest:
+    """The manifest with the seal of its present contents: whoever writes one seals it."""
+    return manifest.model_copy(update={"seal": _seal(manifest)})
+
+
 def read_manifest(folder: Path) -> Manifest:
     """Validated manifest of an engine folder."""
     path = folder / MANIFEST
     try:
-        return Manifest.model_validate_json(path.read_bytes())
+        manifest = Manifest.model_validate_json(path.read_bytes())
     except OSError:
         raise UserError(f"no engine at {str(folder)!r}: it has no readable {MANIFEST}") from None
     except ValidationError as error:
-        first = error.errors()[0]
-        where = ".".join(map(str, first["loc"])) or "the whole"
-        raise UserError(
-            f"engine {str(folder)!r} has an invalid {MANIFEST} ({where}: {first['msg']}); build it again"
-        ) from None
+        problem = first_problem(error.errors())
+        raise UserError(f"engine {str(folder)!r} has an invalid {MANIFEST} ({problem}); build it again") from None
+    if manifest.seal != _seal(manifest):
+        raise UserError(f"engine {str(folder)!r} was changed after it was built (its {MANIFEST}); build it again")
+    return manifest
 
 
 def load(folder: Path | None = None) -> Engine:

@@ -39,12 +39,17 @@ class Recognizer:
     decoder settings. Raises UserError for a bad engine or an unknown preset, ValueError for a rate out of range.
     """
 
-    def __init__(self, rate: int, engine: Path | None = None, latency: str | DecoderSettings = "balanced") -> None:
+    def __init__(
+        self, rate: int, engine: Path | str | None = None, latency: str | DecoderSettings = "balanced"
+    ) -> None:
+        if rate != int(rate):
+            raise ValueError(f"the sample rate must be a whole number of Hz, not {rate}")
+        rate = int(rate)
         if isinstance(latency, str):
             if latency not in PRESETS:
                 raise UserError(f"unknown latency preset {latency!r}; use one of {', '.join(PRESETS)}")
             latency = PRESETS[latency]
-        self.engine = engines.load(engine)
+        self.engine = engines.load(None if engine is None else Path(engine))
         self._stream = FrameStream(rate, self.engine.manifest.features)
         self._decoder = Decoder(latency)
         self._silence = silence_threshold(self.engine.manifest.features)

@@ -239,7 +239,7 @@ def listen(settings: ListenSettings) -> int:
     with devices.quiet_stderr(), _StopSignals() as signals:
         try:
             try:
-                _listen(settings, signals, stage)
+                code = UserError.exit_code if _listen(settings, signals, stage) else 0
             finally:
                 signals.ignore()
                 stage.release()
@@ -279,8 +279,8 @@ class _Stage:
         return devices.bounded([*(output.close for output in self.outputs), _flush], CLOSE_SECONDS)
 
 
-def _listen(settings: ListenSettings, signals: _StopSignals, stage: _Stage) -> None:
-    """Set up and run."""
+def _listen(settings: ListenSettings, signals: _StopSignals, stage: _Stage) -> bool:
+    """Set up and run; whether it had to end because the last output failed."""
     source: Source
     if settings.input is not None:
         source = FileSource(settings.input, settings.channels, settings.realtime)
@@ -306,8 +306,9 @@ def _listen(settings: ListenSettings, signals: _StopSignals, stage: _Stage) -> N
         _send(recognizer.push(block), outputs)
         signals.check()
         if not any(output.open for output in outputs):
-            return
+            return any(getattr(output, "failed", False) for output in outputs)
     _send(recognizer.flush(), outputs)
+    return False
 
 
 def _open_outputs(settings: ListenSettings, source: Source, outputs: list[Output]) -> None:

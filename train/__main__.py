@@ -6,8 +6,10 @@ import argparse
 import sys
 from pathlib import Path
 
+from pydantic import ValidationError
+
 from rtchord.cqt import Features
-from rtchord.errors import UserError
+from rtchord.errors import UserError, first_problem
 
 
 def parser() -> argparse.ArgumentParser:
@@ -107,6 +109,9 @@ def main(argv: list[str] | None = None) -> int:
     except UserError as error:
         print(f"train: {error}", file=sys.stderr)
         return error.exit_code
+    except ValidationError as error:
+        print(f"train: cannot use {first_problem(error.errors())}", file=sys.stderr)
+        return UserError.exit_code
     return 0
 
 

@@ -17,6 +17,7 @@ from tqdm import tqdm
 
 from rtchord.chords import N_CLASSES, N_QUALITIES, NO_BASS, X
 from rtchord.cqt import Features
+from rtchord.errors import UserError
 from train import store
 
 SHIFTS = (-5, 6)  # semitones, the range of the BTC and 2E1D papers
@@ -47,7 +48,7 @@ class Tracks:
         soft = ["classes" in track for track in loaded]
         self.soft = all(soft)
         if any(soft) and not self.soft:
-            raise ValueError("one set of tracks holds either pseudo-labels or true labels, not both")
+            raise UserError("one set of tracks holds either pseudo-labels or true labels, not both; give them apart")
         names = ("classes", "bass") if self.soft else ("class_index", "bass_index")
         self.classes, self.bass = (np.concatenate([track[name] for track in loaded]) for name in names)
 

@@ -15,7 +15,7 @@ from pathlib import Path
 import numpy as np
 import torch
 from pydantic import BaseModel, ConfigDict, Field
-from safetensors import safe_open
+from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 from torch.nn.utils import clip_grad_norm_
@@ -33,18 +33,18 @@ class FitConfig(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     steps: int = Field(gt=0)
-    batch: int = 16
-    frames: int = Field(256, description="frames of a crop")
-    learning_rate: float = 1e-3
+    batch: int = Field(16, gt=0)
+    frames: int = Field(256, gt=0, description="frames of a crop")
+    learning_rate: float = Field(1e-3, gt=0)
     warm_up: int = 300
     weight_decay: float = 0.02
     clip: float = 1.0
     bass_weight: float = Field(0.3, description="of the bass loss beside the class loss")
     smoothing: float = Field(0.03, description="label smoothing of true labels")
-    rehearsal: float = Field(0.25, description="share of pseudo-labelled crops in a stage 2 batch")
+    rehearsal: float = Field(0.25, ge=0, lt=1, description="share of pseudo-labelled crops in a stage 2 batch")
     ema: float = Field(0.999, description="decay of the averaged weights, which are the ones kept")
-    save_every: int = 500
-    seed: int = 0
+    save_every: int = Field(500, gt=0)
+    seed: int = Field(0, ge=0)
 
 
 def cross_entropy(logits: Tensor, target: Tensor, known: Tensor, smoothing: float) -> Tensor:
@@ -102,8 +102,11 @@ def load_student(path: Path) -> tuple[Student, Features, dict[str, object]]:
     """A student in evaluation mode, its features and provenance."""
     if not path.is_file():
         raise UserError(f"no student at {str(path)!r}; train one with `python -m train stage1`")
-    with safe_open(path, framework="pt") as file:
-        metadata = file.metadata() or {}
+    try:
+        with safe_open(path, framework="pt") as file:
+            metadata = file.metadata() or {}
+    except SafetensorError as error:
+        raise UserError(f"{str(path)!r} is not a student of this project ({error})") from None
     if not {"model", "features", "provenance"} <= metadata.keys():
         raise UserError(f"{str(path)!r} is not a student of this project (its metadata is missing)")
     model = Student(ModelConfig.model_validate_json(metadata["model"]))

@@ -40,7 +40,11 @@ def parse(label: str) -> Chord:
 def read_lab(path: Path) -> list[Segment]:
     """Segments of a .lab file (start, end, label; white space between); errors name file and line."""
     segments: list[Segment] = []
-    for number, line in enumerate(path.read_text().splitlines(), 1):
+    try:
+        text = path.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise UserError(f"cannot read {str(path)!r} as labels ({error})") from None
+    for number, line in enumerate(text.splitlines(), 1):
         fields = line.split()
         if not fields:
             continue

@@ -13,7 +13,7 @@ from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
-from safetensors import safe_open
+from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save_file
 
 from rtchord.cqt import Features
@@ -36,10 +36,15 @@ def save(path: Path, track: Track, features: Features) -> None:
 
 def load(path: Path, features: Features) -> Track:
     """Tensors of one track."""
-    with safe_open(path, framework="np") as file:
-        if Features.model_validate_json(file.metadata()["features"]) != features:
-            raise UserError(f"{str(path)!r} was made with another feature definition; make it again")
-        return {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (not a mapping)
+    try:
+        with safe_open(path, framework="np") as file:
+            made_with = Features.model_validate_json(file.metadata()["features"])
+            track = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (not a mapping)
+    except (SafetensorError, KeyError, TypeError, ValueError, OSError) as error:
+        raise UserError(f"{str(path)!r} is no training track ({error}); remove it or make it again") from None
+    if made_with != features:
+        raise UserError(f"{str(path)!r} was made with another feature definition; make it again")
+    return track
 
 
 def tracks(folder: Path) -> list[Path]:

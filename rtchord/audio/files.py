@@ -24,6 +24,8 @@ class AudioFile:
     """A readable sound file: `rate` (Hz), `channels`, `frames`; `blocks()` yields (n, channels) float32."""
 
     def __init__(self, path: Path) -> None:
+        if path.is_dir():
+            raise UserError(f"cannot read {str(path)!r}: it is a folder")
         if not path.is_file():
             raise UserError(f"cannot read {str(path)!r}: there is no such file")
         try:

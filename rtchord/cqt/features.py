@@ -36,16 +36,16 @@ class Features(BaseModel):
     kind: Literal["cqt"] = "cqt"
     alignment: Literal["right", "centred"] = "right"
     version: Literal[1] = 1
-    sample_rate: int = Field(22_050, gt=0, description="Hz")
-    hop: int = Field(512, gt=0, description="samples between frames")
+    sample_rate: int = Field(22_050, gt=0, le=384_000, description="Hz")
+    hop: int = Field(512, gt=0, le=65_536, description="samples between frames")
     octaves: int = Field(6, ge=1, le=8)
     bins_per_octave: int = Field(24, ge=12, le=96)
-    fmin: float = Field(32.70319566257483, gt=0, description="Hz; C1")
+    fmin: float = Field(32.70319566257483, ge=8, description="Hz; C1")
     log_offset: float = Field(1e-3, gt=0)
     definition: Literal["rtchord", "librosa-0.11", "librosa-0.6.3"] = Field(
         "rtchord", description="whose numbers the frames equal; centred frames are librosa's"
     )
-    gamma: float = Field(0.0, ge=0, description="Hz added to every bin's bandwidth; 0 is constant-Q")
+    gamma: float = Field(0.0, ge=0, le=1000, description="Hz added to every bin's bandwidth; 0 is constant-Q")
     decimator: Literal["linear", "minimum"] = Field("linear", description="phase of the half-band filters")
 
     @model_validator(mode="after")

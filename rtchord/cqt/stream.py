@@ -76,9 +76,14 @@ class FrameStream:
 
     def push(self, samples: Float32) -> Float32:
         """New frames (n, bins) float32; `samples` is (m,) float32. What is no sound (NaN, inf, 1e12) is silence."""
+        if samples.ndim != 1:
+            raise ValueError(f"samples must be mono, of shape (n,), not {samples.shape}")
+        if samples.dtype.kind != "f":
+            raise TypeError(f"samples must be floating point, full scale 1.0, not {samples.dtype}")
         found = []
         for start in range(0, max(samples.size, 1), BLOCK):
-            clean = samples[start : start + BLOCK].astype(np.float32)  # a copy
+            with np.errstate(over="ignore"):  # what float64 holds and float32 does not becomes infinite, so silence
+                clean = samples[start : start + BLOCK].astype(np.float32)  # a copy
             self.replaced += _clean(clean)
             found.append(self._push(self.resampler.push(clean)))
         return found[0] if len(found) == 1 else np.concatenate(found)

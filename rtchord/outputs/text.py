@@ -61,6 +61,7 @@ class TextOutput:
     def __init__(self, stream: TextIO, style: str, report: Callable[[str], None] = lambda _: None) -> None:
         """`style`: a key of STYLES."""
         self.open = True
+        self.failed = False  # closed by an error, not because its reader had enough
         self.name = "the standard output"
         self._stream = stream
         self._line = STYLES[style](stream)
@@ -76,6 +77,7 @@ class TextOutput:
             self._abandon()
         except (OSError, ValueError) as error:
             self._abandon()
+            self.failed = True
             self._report(f"cannot go on writing to the standard output: {getattr(error, 'strerror', None) or error}")
 
     def release(self) -> None:
@@ -117,10 +119,10 @@ def write_lab(path: Path, segments: Iterable[tuple[float, float, Chord]]) -> Non
     """Write a .lab file whole or not at all. UserError where it cannot be written."""
     text = lab_lines(segments)
     target = path.resolve()  # a link stays a link
-    temporary = target.with_name(f".{target.name}.{os.getpid()}.tmp")
+    temporary = target.with_name(f".{target.name[:200]}.{os.getpid()}.tmp")
     try:
-        if target.exists() and not target.is_file():  # a pipe or a terminal cannot be replaced, only written to
-            target.write_text(text, encoding="ascii")
+        if path.exists() and not path.is_file():  # a pipe or a terminal cannot be replaced, only written to
+            path.write_text(text, encoding="ascii")
             return
         try:
             temporary.write_text(text, encoding="ascii", newline="\n")

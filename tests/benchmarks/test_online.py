@@ -72,6 +72,15 @@ def test_a_folder_without_songs_is_one_sentence(folder: str, tmp_path: Path) -> 
     assert len(done.stderr.splitlines()) == 1
 
 
+def test_a_bad_label_names_file_and_line(tmp_path: Path) -> None:
+    shutil.copy(DEMO / "demo.ogg", tmp_path / "a.ogg")
+    (tmp_path / "a.lab").write_text("0 1 N\n1 2 H:foo\n")
+    done = run("online", tmp_path)
+    assert done.returncode == 2
+    assert "a.lab, line 2" in done.stderr
+    assert "Traceback" not in done.stderr
+
+
 def test_the_hop_benchmark_names_every_part() -> None:
     done = run("hop", "--hops", 50, "--json")
     assert done.returncode == 0, done.stderr

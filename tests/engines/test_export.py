@@ -12,7 +12,7 @@ import torch
 from engines import export as module
 from engines.export import check_frames, describe, difference, export
 from rtchord.cqt import Features
-from rtchord.engine import MANIFEST, OnnxEngine, load, read_manifest
+from rtchord.engine import MANIFEST, OnnxEngine, load, read_manifest, sealed
 from rtchord.errors import UserError
 from train.fit import load_student, save_student
 from train.model import ModelConfig, Student
@@ -105,7 +105,7 @@ def test_describe_writes_delay_and_scores_and_leaves_the_model(engine: Path, tmp
     describe(engine, 0.1, [result])
     after = load(engine).manifest
     assert after.scores == {"songs, fast": {"majmin": 0.5}}
-    assert after == before.model_copy(update={"delay": 0.1, "scores": after.scores})
+    assert after == sealed(before.model_copy(update={"delay": 0.1, "scores": after.scores}))
 
 
 def test_describe_refuses_what_is_no_result(engine: Path, tmp_path: Path) -> None:

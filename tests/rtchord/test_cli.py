@@ -287,3 +287,31 @@ def test_a_fault_of_ours_is_one_sentence_too(monkeypatch: pytest.MonkeyPatch, ca
     monkeypatch.setattr("rtchord.cli._devices", broken)
     assert main(["devices"]) == 1
     assert "ZeroDivisionError: of the test" in only_sentence(capsys.readouterr().err)
+
+
+def test_a_recording_is_not_overwritten_by_its_transcript(tmp_path: Path) -> None:
+    recording = tmp_path / "a.ogg"
+    recording.write_bytes(DEMO.read_bytes())
+    done = rtchord("transcribe", recording, "-o", recording)
+    assert done.returncode == 2
+    assert "will not overwrite" in only_sentence(done.stderr)
+    assert recording.read_bytes() == DEMO.read_bytes()
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="needs /dev/full")
+@pytest.mark.parametrize("command", [["devices"], ["listen", "--no-realtime", "--input", str(DEMO)]])
+def test_a_full_disk_behind_stdout_ends_with_2(command: list[str]) -> None:
+    with open("/dev/full", "w") as full:
+        done = subprocess.run(
+            [*RTCHORD, *command], stdout=full, stderr=subprocess.PIPE, text=True, env=environment(), check=False
+        )
+    assert done.returncode == 2
+    assert "standard output" in done.stderr
+    assert "fault of rtchord" not in done.stderr
+
+
+def test_a_closed_stdout_is_no_fault(tmp_path: Path) -> None:
+    target = tmp_path / "out.lab"
+    command = " ".join([*RTCHORD, "transcribe", str(DEMO), "-o", str(target), ">&-"])
+    assert subprocess.run(command, shell=True, env=environment(), check=False).returncode == 0
+    assert target.exists()

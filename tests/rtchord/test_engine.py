@@ -18,8 +18,14 @@ def copy(tmp_path: Path) -> Path:
 
 
 def edit(folder: Path, **changes: object) -> None:
+    """Change fields of a manifest, without sealing it again."""
     path = folder / engine.MANIFEST
     path.write_text(json.dumps({**json.loads(path.read_text()), **changes}))
+
+
+def seal(folder: Path) -> None:
+    path = folder / engine.MANIFEST
+    path.write_text(engine.sealed(engine.Manifest.model_validate_json(path.read_text())).model_dump_json())
 
 
 def test_the_shipped_engine_is_found_and_loads() -> None:
@@ -68,12 +74,14 @@ def test_a_missing_model_is_refused(copy: Path) -> None:
 def test_a_model_that_is_no_onnx_is_refused(copy: Path) -> None:
     (copy / "step.onnx").write_bytes(b"not a model")
     edit(copy, model="step.onnx", sha256=engine.sha256(copy / "step.onnx"))
+    seal(copy)
     with pytest.raises(UserError, match="cannot be run by ONNX Runtime"):
         engine.load(copy)
 
 
 def test_a_wrong_cache_shape_is_refused(copy: Path) -> None:
     edit(copy, cache=[1, 1, 1, 1, 1])
+    seal(copy)
     with pytest.raises(UserError, match="does not fit its manifest"):
         engine.load(copy)
 
@@ -96,4 +104,18 @@ def test_an_invalid_manifest_names_the_field(copy: Path, changes: dict, where: s
 def test_a_manifest_that_is_no_json_is_refused(copy: Path) -> None:
     (copy / engine.MANIFEST).write_text("{")
     with pytest.raises(UserError, match=r"invalid manifest\.json"):
+        engine.load(copy)
+
+
+def test_a_tampered_manifest_is_refused(copy: Path) -> None:
+    manifest = json.loads((copy / engine.MANIFEST).read_text())
+    edit(copy, features={**manifest["features"], "fmin": 34.65})
+    with pytest.raises(UserError, match=r"changed after it was built \(its manifest\.json\)"):
+        engine.load(copy)
+
+
+@pytest.mark.parametrize("cache", [[-1, 1, 5, 63, 32], [7, 1, 5, 10**10, 32]])
+def test_absurd_sizes_are_refused_before_anything_is_allocated(copy: Path, cache: list[int]) -> None:
+    edit(copy, cache=cache)
+    with pytest.raises(UserError, match=r"invalid manifest\.json \(cache"):
         engine.load(copy)

@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 
 from rtchord import Recognizer
 from rtchord.audio.files import read_mono
+from rtchord.engine import shipped
 from rtchord.errors import UserError
 from rtchord.events import ChordEvent
 from rtchord.recognizer import transcribe
@@ -115,6 +116,28 @@ def test_every_rate_hears_a_held_chord(rate: int) -> None:
     samples = sum(np.sin(2 * np.pi * f * k * t) / k for f in tones for k in (1, 2, 3)) * 0.05
     chords = [event.chord for event in Recognizer(rate).push(samples.astype(np.float32))]
     assert chords[-1].startswith("C:maj")
+
+
+@pytest.mark.parametrize(
+    ("samples", "error", "words"),
+    [
+        (np.zeros((10, 2), np.float32), ValueError, "mono"),
+        (np.zeros(10, np.int16), TypeError, "floating point"),
+    ],
+)
+def test_blocks_of_another_form_are_refused_and_change_nothing(
+    samples: np.ndarray, error: type[Exception], words: str, demo: tuple[np.ndarray, int], recognizer: Recognizer
+) -> None:
+    recognizer.reset()
+    expected = recognizer.push(demo[0][: 2 * demo[1]])
+    recognizer.reset()
+    with pytest.raises(error, match=words):
+        recognizer.push(samples)
+    assert recognizer.push(demo[0][: 2 * demo[1]]) == expected
+
+
+def test_rates_as_devices_give_them_and_paths_as_text_are_taken() -> None:
+    assert Recognizer(48_000.0, engine=str(shipped())).push(np.zeros(480, np.float64)) == []
 
 
 def test_an_unknown_preset_lists_the_known_ones() -> None:

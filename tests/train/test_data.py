@@ -10,6 +10,7 @@ from torch.nn import functional
 
 from rtchord.chords import N_BASS, N_CLASSES, NO_BASS, N, X, class_index
 from rtchord.cqt import Features
+from rtchord.errors import UserError
 from train import data, store
 from train.labels import parse
 
@@ -185,7 +186,7 @@ def test_pseudo_labels_stay_distributions(tmp_path: Path) -> None:
 def test_true_and_pseudo_labels_do_not_mix_in_one_set(tmp_path: Path) -> None:
     soft_track(tmp_path, "a")
     hard_track(tmp_path, "b", 30, 0.0, "C:maj")
-    with pytest.raises(ValueError, match="not both"):
+    with pytest.raises(UserError, match="not both"):
         data.Tracks([tmp_path], FEATURES)
 
 

@@ -70,3 +70,9 @@ def test_tracks_are_found_in_every_folder_in_order(tmp_path: Path) -> None:
 def test_a_folder_without_tracks_is_refused_with_the_remedy(tmp_path: Path) -> None:
     with pytest.raises(UserError, match="python -m train"):
         store.tracks(tmp_path / "nowhere")
+
+
+def test_a_file_that_is_no_track_is_named(tmp_path: Path) -> None:
+    (tmp_path / "junk.safetensors").write_bytes(b"junk")
+    with pytest.raises(UserError, match=r"junk\.safetensors.*is no training track"):
+        store.load(tmp_path / "junk.safetensors", Features())
