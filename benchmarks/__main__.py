@@ -7,10 +7,8 @@ import json
 import sys
 from pathlib import Path
 
-from pydantic import ValidationError
-
 from rtchord.decoder import PRESETS
-from rtchord.errors import UserError, first_problem
+from rtchord.errors import UserError, told_in_a_sentence
 
 
 def parser() -> argparse.ArgumentParser:
@@ -57,7 +55,7 @@ def parser() -> argparse.ArgumentParser:
 
 def main(argv: list[str] | None = None) -> int:
     args = parser().parse_args(argv)
-    try:
+    with told_in_a_sentence("benchmarks"):
         if args.command == "report":
             from benchmarks.report import report
 
@@ -105,12 +103,6 @@ def main(argv: list[str] | None = None) -> int:
 
             result = hop_cost(args.engine, args.hops)
             table = {k: v for k, v in result.items() if k != "parts"} | dict(result["parts"])  # type: ignore[call-overload]
-    except UserError as error:
-        print(f"benchmarks: {error}", file=sys.stderr)
-        return error.exit_code
-    except ValidationError as error:
-        print(f"benchmarks: cannot use {first_problem(error.errors())}", file=sys.stderr)
-        return UserError.exit_code
     if args.output:
         from benchmarks.results import write
 

@@ -10,9 +10,9 @@ from pathlib import Path
 import numpy as np
 
 from rtchord import engine as engines
-from rtchord.audio.resample import Resampler
 from rtchord.chords import N_BASS, N_CLASSES
 from rtchord.cqt import SlidingCQT
+from rtchord.cqt.latency import resampler_of
 from rtchord.decoder import PRESETS, Decoder
 from rtchord.recognizer import Recognizer
 
@@ -44,7 +44,7 @@ def hop_cost(engine_folder: Path | None, hops: int) -> dict[str, object]:
     block_size = round(features.hop * RATE / features.sample_rate)
     audio = (0.1 * rng.standard_normal(block_size * 64)).astype(np.float32)
     blocks = audio.reshape(64, block_size)
-    resampler = Resampler(RATE, features.sample_rate, passband=1.05 * float(features.frequencies[-1]))
+    resampler = resampler_of(RATE, features)
     transform, out = SlidingCQT(features), np.empty((1, features.bins), np.float32)
     hop = audio[: features.hop].copy()
     decoder = Decoder(PRESETS["balanced"])

@@ -5,8 +5,8 @@ from __future__ import annotations
 import numpy as np
 import soxr
 
-from rtchord.audio.resample import Resampler
 from rtchord.cqt import Features
+from rtchord.cqt.latency import resampler_of
 
 RATES = (8_000, 16_000, 44_100, 48_000, 96_000, 192_000)
 QUALITIES = ("LQ", "MQ", "HQ", "VHQ")
@@ -34,7 +34,7 @@ def alias_db(rate: int, features: Features) -> float:
     for frequency in np.linspace(features.sample_rate - 1.05 * top, min(rate / 2, 3 * features.sample_rate), 24):
         if frequency >= rate / 2:
             continue
-        resampler = Resampler(rate, features.sample_rate, passband=1.05 * top)
+        resampler = resampler_of(rate, features)
         out = resampler.push(np.sin(2 * np.pi * frequency * t).astype(np.float32))[2000:]
         spectrum = np.abs(np.fft.rfft(out * np.hanning(out.size))) / (out.size / 4)
         band = spectrum[: int(top * out.size / features.sample_rate)]
@@ -48,7 +48,7 @@ def resampling() -> dict[str, object]:
     passband = 1.05 * float(features.frequencies[-1])
     table: dict[str, dict[str, float]] = {}
     for rate in RATES:
-        ours = Resampler(rate, features.sample_rate, passband)
+        ours = resampler_of(rate, features)
         row = {"rtchord_ms": longest_wait(ours.push, rate, features.sample_rate)}
         for quality in QUALITIES:
             stream = soxr.ResampleStream(rate, features.sample_rate, 1, dtype="float32", quality=quality)

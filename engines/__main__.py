@@ -6,9 +6,7 @@ import argparse
 import sys
 from pathlib import Path
 
-from pydantic import ValidationError
-
-from rtchord.errors import UserError, first_problem
+from rtchord.errors import told_in_a_sentence
 
 
 def parser() -> argparse.ArgumentParser:
@@ -29,7 +27,7 @@ def parser() -> argparse.ArgumentParser:
 
 def main(argv: list[str] | None = None) -> int:
     args = parser().parse_args(argv)
-    try:
+    with told_in_a_sentence("engines"):
         from engines.export import describe, export
 
         if args.command == "describe":
@@ -37,12 +35,6 @@ def main(argv: list[str] | None = None) -> int:
             print(f"{args.engine}: {manifest.name}, delay {manifest.delay} s, scores of {len(manifest.scores)} runs")
             return 0
         manifest = export(args.weights, args.target, args.name, args.delay, args.replace)
-    except UserError as error:
-        print(f"engines: {error}", file=sys.stderr)
-        return error.exit_code
-    except ValidationError as error:
-        print(f"engines: cannot use {first_problem(error.errors())}", file=sys.stderr)
-        return UserError.exit_code
     print(f"{args.target}: {manifest.name}, differs from its student by at most {manifest.check['max_error']:.1e}")
     return 0
 

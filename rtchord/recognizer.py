@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from rtchord import engine as engines
 from rtchord.audio.files import read_mono
-from rtchord.chords import NO_BASS, NO_CHORD, Chord, N
+from rtchord.chords import N_BASS, N_CLASSES, NO_BASS, NO_CHORD, Chord, N
 from rtchord.cqt import Features, FrameStream
 from rtchord.decoder import PRESETS, Decision, Decoder, DecoderSettings, smooth
 from rtchord.errors import UserError
@@ -103,8 +103,7 @@ class Recognizer:
 
 
 def _one_hot_silence() -> tuple[Float32, Float32]:
-    from rtchord.chords import N_BASS, N_CLASSES
-
+    """Posteriors that are sure of N and of no bass."""
     return np.eye(N_CLASSES, dtype=np.float32)[N], np.eye(N_BASS, dtype=np.float32)[NO_BASS]
 
 

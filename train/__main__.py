@@ -6,10 +6,8 @@ import argparse
 import sys
 from pathlib import Path
 
-from pydantic import ValidationError
-
 from rtchord.cqt import Features
-from rtchord.errors import UserError, first_problem
+from rtchord.errors import told_in_a_sentence
 
 
 def parser() -> argparse.ArgumentParser:
@@ -61,7 +59,7 @@ def parser() -> argparse.ArgumentParser:
 def main(argv: list[str] | None = None) -> int:
     args = parser().parse_args(argv)
     features = Features()
-    try:
+    with told_in_a_sentence("train"):
         if args.command == "label":
             from train.label import label_folder
 
@@ -106,12 +104,6 @@ def main(argv: list[str] | None = None) -> int:
                 ModelConfig(),
                 args.resume,
             )
-    except UserError as error:
-        print(f"train: {error}", file=sys.stderr)
-        return error.exit_code
-    except ValidationError as error:
-        print(f"train: cannot use {first_problem(error.errors())}", file=sys.stderr)
-        return UserError.exit_code
     return 0
 
 
