@@ -2,6 +2,7 @@
 
     rtchord devices                        what can be listened to, and where chords can be sent
     rtchord listen [--device NAME|INDEX]   name chords as they sound
+    rtchord config --show                  the settings in force, as TOML
     rtchord transcribe FILE -o OUT.lab     name the chords of a recording afterwards
 
 Exit codes: 0 done, also after SIGINT or SIGTERM while listening; 1 a fault of ours; 2 bad input; 3 the audio device
@@ -16,13 +17,16 @@ import os
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import NoReturn
+from typing import Any, Literal, NoReturn, get_args, get_origin
+
+from pydantic import BaseModel
 
 from rtchord import __version__
 from rtchord.errors import UserError
-from rtchord.outputs.text import STYLES, printable, say, write_lab
+from rtchord.outputs.text import printable, say, write_lab
+from rtchord.settings import Settings, as_toml, config_path, read_config, settings_from
 
-LATENCIES = ("fast", "balanced", "steady")
+MISSING = object()
 STDOUT_ERRORS = (errno.ENOSPC, errno.EIO, errno.EBADF, errno.EDQUOT)
 INTERRUPTED = 130  # as shells count it
 
@@ -35,17 +39,64 @@ class _Parser(argparse.ArgumentParser):
         sys.exit(2)
 
 
-def _channels(text: str) -> tuple[int, ...]:
-    numbers = text.split(",")
-    if not all(number.strip().isascii() and number.strip().isdecimal() and int(number) > 0 for number in numbers):
-        raise argparse.ArgumentTypeError(f"{text!r} is no list of channels: write 3 or 1,2, counting from 1")
-    return tuple(dict.fromkeys(int(number) for number in numbers))
+# (section, field) of rtchord.settings -> flag, placeholder. Everything else about an option is said there.
+LISTEN = {
+    ("input", "device"): ("--device", "NAME|INDEX"),
+    ("input", "file"): ("--input", "FILE"),
+    ("input", "realtime"): ("--realtime", None),
+    ("input", "channels"): ("--channels", "LIST"),
+    ("input", "gate"): ("--gate", "DBFS"),
+    ("input", "reconnect"): ("--reconnect", None),
+    ("recognise", "latency"): ("--latency", None),
+    ("recognise", "hold"): ("--hold", "MS"),
+    ("recognise", "engine"): ("--engine", "FOLDER"),
+    ("names", "vocabulary"): ("--vocabulary", None),
+    ("names", "bass"): ("--bass", None),
+    ("names", "spelling"): ("--spelling", None),
+    ("names", "transpose"): ("--transpose", "SEMITONES"),
+    ("names", "capo"): ("--capo", "FRET"),
+    ("midi", "send"): ("--midi", None),
+    ("midi", "port"): ("--midi-port", "NAME"),
+    ("midi", "channel"): ("--midi-channel", "N"),
+    ("midi", "voicing"): ("--voicing", None),
+    ("midi", "octave"): ("--octave", "N"),
+    ("midi", "velocity"): ("--velocity", "N"),
+    ("midi", "tie"): ("--tie", None),
+    ("midi", "yamaha"): ("--yamaha", None),
+    ("midi", "helicon"): ("--helicon", None),
+    ("osc", "targets"): ("--osc", "HOST:PORT"),
+    ("screen", "format"): ("--format", None),
+    ("files", "record"): ("--record", "FILE"),
+    ("files", "text"): ("--text", "FILE"),
+}
+FLAGS = {key: flag for key, (flag, _) in LISTEN.items()}
 
 
-def _midi_channel(text: str) -> int:
-    if not (text.isascii() and text.isdecimal() and 1 <= int(text) <= 16):
-        raise argparse.ArgumentTypeError(f"{text!r} is no MIDI channel: use 1 to 16")
-    return int(text)
+def _add_options(parser: argparse.ArgumentParser) -> None:
+    """An option for every setting: help, default and choices are the model's own."""
+    for name, section in Settings.model_fields.items():
+        model: type[BaseModel] = section.annotation  # type: ignore[assignment]
+        group = parser.add_argument_group((model.__doc__ or name).rstrip("."))
+        for field_name, field in model.model_fields.items():
+            flag, placeholder = LISTEN[name, field_name]
+            default = field.default
+            shown = "no" if default is False else "yes" if default is True else str(default)
+            text = (field.description or "").replace("%", "%%")
+            text += "" if default in (None, ()) else f" (default: {shown})"
+            more: dict[str, Any] = {"dest": f"{name}.{field_name}", "default": argparse.SUPPRESS, "help": text}
+            choices = get_args(field.annotation) if get_origin(field.annotation) is Literal else ()
+            if placeholder is None and not choices:
+                more["action"] = argparse.BooleanOptionalAction
+            elif default == ():
+                more |= {"action": "append", "metavar": placeholder}
+            else:
+                more |= {"choices": choices} if choices else {"metavar": placeholder}
+            group.add_argument(flag, **more)
+        if name == "screen":
+            group.add_argument(
+                "--plain", dest="screen.format", action="store_const", const="plain", default=argparse.SUPPRESS,
+                help="the same as --format plain: for logs and screen readers",
+            )  # fmt: skip
 
 
 def get_parser() -> argparse.ArgumentParser:
@@ -62,38 +113,13 @@ def get_parser() -> argparse.ArgumentParser:
     command("devices", _devices, "List audio inputs, MIDI ports and engines.")
 
     listen = command("listen", _listen, "Name chords as they sound; send them over MIDI and OSC.")
-    source = listen.add_argument_group("what to listen to").add_mutually_exclusive_group()
-    source.add_argument("--device", metavar="NAME|INDEX", help="audio input (default: the system's)")
-    source.add_argument("--input", metavar="FILE", type=Path, help="a sound file in place of an input")
-    listen.add_argument(
-        "--realtime",
-        action=argparse.BooleanOptionalAction,
-        help="play the file at its own speed, or as fast as possible (default: --realtime)",
-    )
-    listen.add_argument(
-        "--channels", metavar="LIST", type=_channels, help="channels to mix, such as 3 or 1,2 (default: all)"
-    )
-    outputs = listen.add_argument_group("where to send")
-    outputs.add_argument("--format", choices=sorted(STYLES), default="text", help="standard output (default: text)")
-    outputs.add_argument(
-        "--osc", metavar="HOST:PORT", action="append", default=[], help="send OSC messages there; may be repeated"
-    )
-    outputs.add_argument(
-        "--midi",
-        action=argparse.BooleanOptionalAction,
-        help="send MIDI notes (default: --midi, but --no-midi for a file at full speed)",
-    )
-    outputs.add_argument(
-        "--midi-port", metavar="NAME", help="send to this existing MIDI port (default: make one named rtchord)"
-    )
-    outputs.add_argument(
-        "--midi-channel", metavar="N", type=_midi_channel, default=1, help="1 to 16 (default: %(default)s)"
-    )
-    how = listen.add_argument_group("how to recognise")
-    how.add_argument(
-        "--latency", choices=LATENCIES, default="balanced", help="early or steady names (default: %(default)s)"
-    )
-    how.add_argument("--engine", metavar="FOLDER", type=Path, help="engine to use (default: the one shipped)")
+    _add_options(listen)
+    _add_config(listen)
+
+    config = command("config", _config, "Show the settings that are in force, as a configuration file.")
+    config.add_argument("--show", action="store_true", required=True, help="print all settings as TOML")
+    _add_options(config)
+    _add_config(config)
 
     transcribe = command("transcribe", _transcribe, "Write the chords of a recording as a .lab file.")
     transcribe.add_argument("file", metavar="FILE", type=Path, help="sound file")
@@ -128,32 +154,36 @@ def _devices(_options: argparse.Namespace) -> int:
     return 0
 
 
-def _listen(options: argparse.Namespace) -> int:
-    from rtchord.outputs.osc import parse_target
+def _add_config(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--config", metavar="FILE", type=Path,
+        help=f"TOML file with settings; options come before it (default: {config_path()}, if it is there)",
+    )  # fmt: skip
 
-    if options.input is None and options.realtime is not None:
+
+def _settings(options: argparse.Namespace) -> Settings:
+    """The configuration file with the options laid over it."""
+    given = {key: value for key in LISTEN if (value := vars(options).get(".".join(key), MISSING)) is not MISSING}
+    path = options.config or (config_path() if config_path().is_file() else None)
+    settings = settings_from(read_config(path) if path else {}, given, path, FLAGS)
+    if settings.input.file is None and ("input", "realtime") in given:
         raise UserError("--realtime and --no-realtime are for files: say --input FILE too")
-    if options.midi_port is not None and options.midi is False:
-        raise UserError("--no-midi and --midi-port contradict each other: leave one out")
-    targets = tuple(parse_target(text) for text in options.osc)
+    if ("input", "file") in given and ("input", "device") in given:
+        raise UserError("--input and --device contradict each other: leave one out")
+    return settings
 
-    from rtchord.session import ListenSettings, listen
 
-    return listen(
-        ListenSettings(
-            device=options.device,
-            input=options.input,
-            realtime=options.realtime is not False,
-            channels=options.channels,
-            style=options.format,
-            osc=targets,
-            midi=options.midi,
-            midi_port=options.midi_port,
-            midi_channel=options.midi_channel,
-            engine=options.engine,
-            latency=options.latency,
-        )
-    )
+def _listen(options: argparse.Namespace) -> int:
+    settings = _settings(options)
+
+    from rtchord.session import listen
+
+    return listen(settings)
+
+
+def _config(options: argparse.Namespace) -> int:
+    print(as_toml(_settings(options)), end="")
+    return 0
 
 
 def _transcribe(options: argparse.Namespace) -> int:

@@ -1,4 +1,4 @@
-"""The chord event: what the recognizer says, and what every output is given."""
+"""What every output is given: chord events as they come, and the state of the session once in a while."""
 
 from __future__ import annotations
 
@@ -36,3 +36,24 @@ class ChordEvent:
                 "confidence": round(self.confidence, 4),
             }
         )
+
+
+@dataclass(frozen=True, slots=True)
+class Status:
+    """How a session is doing.
+
+    `time`: s of the stream heard so far. `level`, `peak`: dBFS, root mean square and largest sample since the last
+    status, -inf for digital silence. `clipped`: samples at full scale since the last status. `overflows`: how often
+    the audio driver reported one, `dropped`: s of audio lost on our side, both since the start. `connected`: whether
+    the input is there. `delay`: s that the machine needed from a block's arrival to its events being sent, median
+    since the last status.
+    """
+
+    time: float
+    level: float
+    peak: float
+    clipped: int
+    overflows: int
+    dropped: float
+    connected: bool
+    delay: float

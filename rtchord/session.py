@@ -25,16 +25,15 @@ from typing import Protocol
 
 import numpy as np
 from numpy.typing import NDArray
-from pydantic import BaseModel, ConfigDict, Field
 
 from rtchord.audio import device as devices
 from rtchord.audio.files import AudioFile
 from rtchord.audio.ring import MonoMix
 from rtchord.errors import UserError
 from rtchord.events import ChordEvent
-from rtchord.outputs.midi import MidiOutput, NoMidiError
-from rtchord.outputs.osc import OscOutput, Target
-from rtchord.outputs.text import TextOutput, say
+from rtchord.outputs import Output, open_outputs
+from rtchord.outputs.text import say
+from rtchord.settings import Settings
 
 Float32 = NDArray[np.float32]
 
@@ -45,36 +44,6 @@ FAST_BLOCK = 4096  # frames of a file at full speed
 CLOSE_SECONDS = 1.2  # for the ports and for stdout, beside PortAudio's own limit
 SLOW_START_SECONDS = 1.0
 STOP_SIGNALS = ("SIGINT", "SIGTERM", "SIGHUP", "SIGBREAK")  # those the platform has
-
-
-class ListenSettings(BaseModel):
-    """What a session listens to and where it sends.
-
-    `device`: index or name, None for the default input. `input`: a file in its place. `realtime`: pace the file.
-    `channels`: 1-based, None for all. `style`: a key of `rtchord.outputs.text.STYLES`. `midi`: None decides by the
-    source (not for a file at full speed). `midi_port`: part of the name of an existing port, None makes one.
-    `midi_channel`: 1..16. `engine`: folder, None for the shipped one. `latency`: preset of the decoder.
-    """
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
-    device: str | None = None
-    input: Path | None = None
-    realtime: bool = True
-    channels: tuple[int, ...] | None = None
-    style: str = "text"
-    osc: tuple[Target, ...] = ()
-    midi: bool | None = None
-    midi_port: str | None = None
-    midi_channel: int = Field(1, ge=1, le=16)
-    engine: Path | None = None
-    latency: str = "balanced"
-
-    @property
-    def wants_midi(self) -> bool:
-        if self.midi is None:
-            return self.midi_port is not None or self.input is None or self.realtime
-        return self.midi
 
 
 class Source(Protocol):
@@ -92,22 +61,6 @@ class Source(Protocol):
 
     def close(self) -> bool:
         """Stop; False where something hangs that only os._exit ends."""
-
-
-class Output(Protocol):
-    """Somewhere events go, until it is no longer `open`; `name` says where, for people."""
-
-    open: bool
-    name: str
-
-    def send(self, event: ChordEvent) -> None:
-        """Say the change now."""
-
-    def release(self) -> None:
-        """End what sounds; never waits."""
-
-    def close(self) -> None:
-        """Go away."""
 
 
 class DeviceSource:
@@ -232,7 +185,7 @@ class _StopSignals:
         self._asked = True
 
 
-def listen(settings: ListenSettings) -> int:
+def listen(settings: Settings) -> int:
     """Run a session to its end; returns the exit code. Leaves the process itself where something hangs."""
     code = 0
     stage = _Stage()
@@ -279,19 +232,22 @@ class _Stage:
         return devices.bounded([*(output.close for output in self.outputs), _flush], CLOSE_SECONDS)
 
 
-def _listen(settings: ListenSettings, signals: _StopSignals, stage: _Stage) -> bool:
+def _listen(settings: Settings, signals: _StopSignals, stage: _Stage) -> bool:
     """Set up and run; whether it had to end because the last output failed."""
     source: Source
-    if settings.input is not None:
-        source = FileSource(settings.input, settings.channels, settings.realtime)
+    wanted = settings.input
+    if wanted.file is not None:
+        source = FileSource(wanted.file, wanted.channels, wanted.realtime)
     else:
-        source = DeviceSource(settings.device, settings.channels)
+        source = DeviceSource(wanted.device, wanted.channels)
     stage.source, outputs = source, stage.outputs
-    _open_outputs(settings, source, outputs)
+    # Who patches audio in JACK looks for the notes there too.
+    open_outputs(settings, outputs, "JACK" if source.host_api == devices.JACK else None, say)
 
     from rtchord.recognizer import Recognizer  # late: bad input is told before Numba and ONNX Runtime are loaded
 
-    recognizer = Recognizer(source.rate, settings.engine, settings.latency)
+    how = settings.recognise
+    recognizer = Recognizer(source.rate, None if how.engine == "auto" else how.engine, how.latency)
     notice = threading.Timer(SLOW_START_SECONDS, say, ["getting ready; the first start on a machine takes longer"])
     notice.daemon = True
     notice.start()
@@ -309,19 +265,6 @@ def _listen(settings: ListenSettings, signals: _StopSignals, stage: _Stage) -> b
             return any(getattr(output, "failed", False) for output in outputs)
     _send(recognizer.flush(), outputs)
     return False
-
-
-def _open_outputs(settings: ListenSettings, source: Source, outputs: list[Output]) -> None:
-    """Append the outputs: those that a performer hears come first."""
-    if settings.wants_midi:
-        # Who patches audio in JACK looks for the notes there too.
-        prefer = "JACK" if source.host_api == devices.JACK else None
-        try:
-            outputs.append(MidiOutput(settings.midi_port, settings.midi_channel, prefer, say))
-        except NoMidiError as error:
-            say(str(error))
-    outputs.extend(OscOutput(target, say) for target in settings.osc)
-    outputs.append(TextOutput(sys.stdout, settings.style, say))
 
 
 def _send(events: Iterable[ChordEvent], outputs: Iterable[Output]) -> None:

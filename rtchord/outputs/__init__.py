@@ -1,0 +1,51 @@
+"""Where chords go. Each output is a port that is given events and, once in a while, the state of the session."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable
+from typing import Protocol
+
+from rtchord.events import ChordEvent, Status
+from rtchord.outputs.midi import MidiOutput, NoMidiError
+from rtchord.outputs.osc import OscOutput
+from rtchord.outputs.text import TextOutput
+from rtchord.settings import Settings
+
+
+class Output(Protocol):
+    """Somewhere events go, until it is no longer `open`; `name` says where, for people."""
+
+    open: bool
+    name: str
+
+    def send(self, event: ChordEvent) -> None:
+        """Say the change now."""
+
+    def status(self, status: Status) -> None:
+        """How the session is doing, ten times a second while it runs."""
+
+    def release(self) -> None:
+        """End what sounds; never waits."""
+
+    def close(self) -> None:
+        """Go away."""
+
+
+def open_outputs(
+    settings: Settings, outputs: list[Output], prefer_midi: str | None, report: Callable[[str], None]
+) -> None:
+    """Append the outputs that `settings` ask for to `outputs`: those that a performer hears come first.
+
+    `prefer_midi`: a MIDI system to be tried first. `report` is given sentences for the user. UserError where one cannot
+    be opened; those before it are in `outputs` then, to be closed.
+    """
+    midi = settings.midi
+    if settings.wants_midi:
+        try:
+            outputs.append(MidiOutput(midi.port, midi.channel, prefer_midi, report))
+        except NoMidiError as error:
+            report(str(error))
+    outputs.extend(OscOutput(target, report) for target in settings.osc.targets)
+    style = "jsonl" if settings.screen.format == "jsonl" else "plain"
+    outputs.append(TextOutput(sys.stdout, style, report))

@@ -23,7 +23,7 @@ from typing import Any
 
 from rtchord.chords import NO_BASS, QUALITIES, Chord
 from rtchord.errors import UserError
-from rtchord.events import ChordEvent
+from rtchord.events import ChordEvent, Status
 
 NOTE_OFF, NOTE_ON, CONTROL_CHANGE = 0x80, 0x90, 0xB0
 ALL_NOTES_OFF = 123
@@ -112,6 +112,9 @@ class MidiOutput:
         self._released = False
         self._send(change(old, new, self._channel, velocity(event.confidence)))
         self._sounding = new
+
+    def status(self, status: Status) -> None:
+        """Nothing is told of it here."""
 
     def release(self) -> None:
         """End every note; the port stays. Never waits."""

@@ -19,36 +19,16 @@ from __future__ import annotations
 import contextlib
 import socket
 from collections.abc import Callable
-from dataclasses import dataclass
 from typing import Any
 
 from pythonosc.osc_message_builder import OscMessageBuilder
 
 from rtchord.chords import NO_BASS
 from rtchord.errors import UserError
-from rtchord.events import ChordEvent
+from rtchord.events import ChordEvent, Status
+from rtchord.settings import Target
 
 ADDRESS = "/rtchord/chord"
-
-
-@dataclass(frozen=True, slots=True)
-class Target:
-    """Where messages go: `host` as the user wrote it, UDP `port`."""
-
-    host: str
-    port: int
-
-
-def parse_target(text: str) -> Target:
-    """`HOST:PORT`, with IPv6 addresses in brackets. UserError for anything else; nothing is looked up."""
-    host, colon, port = text.rpartition(":")
-    bracketed = host.startswith("[") and host.endswith("]")
-    host = host[1:-1] if bracketed else host
-    if not colon or not host or (":" in host and not bracketed):
-        raise UserError(f"cannot send OSC to {text!r}: write HOST:PORT, such as 127.0.0.1:57120")
-    if not (port.isascii() and port.isdecimal() and len(port) <= 5 and 1 <= int(port) <= 65535):
-        raise UserError(f"cannot send OSC to {text!r}: {port!r} is not a port between 1 and 65535")
-    return Target(host, int(port))
 
 
 def encode(event: ChordEvent) -> bytes:
@@ -99,6 +79,9 @@ class OscOutput:
         except OSError as error:
             self._report(f"messages to {self.name} are being lost: {error.strerror or error}")
             self._report = lambda _: None
+
+    def status(self, status: Status) -> None:
+        """Nothing is told of it here."""
 
     def release(self) -> None:
         """A message has no end."""

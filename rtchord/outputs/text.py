@@ -16,7 +16,7 @@ from typing import TextIO
 
 from rtchord.chords import Chord
 from rtchord.errors import UserError
-from rtchord.events import ChordEvent
+from rtchord.events import ChordEvent, Status
 
 BAR_CELLS = 10
 BOLD, PLAIN = "\x1b[1m", "\x1b[0m"
@@ -80,6 +80,9 @@ class TextOutput:
             self.failed = True
             self._report(f"cannot go on writing to the standard output: {getattr(error, 'strerror', None) or error}")
 
+    def status(self, status: Status) -> None:
+        """Nothing is told of it here."""
+
     def release(self) -> None:
         """A line has no end."""
 
@@ -107,7 +110,7 @@ def _terminal_style(stream: TextIO) -> Callable[[ChordEvent], str]:
     return lambda event: terminal_line(event, bold, blocks)
 
 
-STYLES: dict[str, Callable[[TextIO], Callable[[ChordEvent], str]]] = {"text": _terminal_style, "jsonl": _json_style}
+STYLES: dict[str, Callable[[TextIO], Callable[[ChordEvent], str]]] = {"plain": _terminal_style, "jsonl": _json_style}
 
 
 def lab_lines(segments: Iterable[tuple[float, float, Chord]]) -> str:

@@ -6,14 +6,16 @@ import os
 import signal
 import subprocess
 from pathlib import Path
+from typing import get_args
 
 import mir_eval
 import numpy as np
 import pytest
 import soundfile
 
-from rtchord.cli import LATENCIES, main
+from rtchord.cli import main
 from rtchord.decoder import PRESETS
+from rtchord.settings import Latency
 from tests.rig import ROOT, RTCHORD, Program, environment, rtchord
 
 DEMO = ROOT / "tests" / "data" / "demo.ogg"
@@ -134,7 +136,7 @@ assert not heavy, heavy
 
 
 def test_the_offered_latencies_are_the_decoders() -> None:
-    assert set(LATENCIES) == set(PRESETS)
+    assert set(get_args(Latency)) == set(PRESETS)
 
 
 def test_jsonl_is_all_there_is_on_stdout(sound: Path) -> None:

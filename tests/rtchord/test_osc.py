@@ -8,7 +8,8 @@ import pytest
 from rtchord.chords import NO_CHORD, Chord, chord_with_bass, class_index
 from rtchord.errors import UserError
 from rtchord.events import ChordEvent
-from rtchord.outputs.osc import OscOutput, Target, encode, parse_target
+from rtchord.outputs.osc import OscOutput, encode
+from rtchord.settings import Target, parse_target
 
 A_MIN7 = ChordEvent(1.5, 1.75, chord_with_bass(class_index(9, "min7"), 9), 0.5)
 

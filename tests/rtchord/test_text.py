@@ -53,7 +53,7 @@ def test_only_a_terminal_gets_bold(tty: bool, codes: int, monkeypatch: pytest.Mo
     monkeypatch.delenv("NO_COLOR", raising=False)
     monkeypatch.setenv("TERM", "xterm")
     stream = Stream(tty)
-    TextOutput(stream, "text").send(EVENT)
+    TextOutput(stream, "plain").send(EVENT)
     assert stream.getvalue().count("\x1b[1m") == codes
 
 
