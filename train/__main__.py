@@ -25,6 +25,8 @@ def parser() -> argparse.ArgumentParser:
     render.add_argument("target", type=Path, help="folder for the tracks")
     render.add_argument("--pop909", type=Path, help="folder with ID.mid, ID.lab and ID.beats")
     render.add_argument("--songs", type=int, default=0, help="POP909 tracks to render (about 4 min each)")
+    render.add_argument("--billboard", type=Path, help="folder with McGill Billboard transcriptions; all are rendered")
+    render.add_argument("--sheets", type=Path, help="folder with lead sheets (MusicXML, ABC); all are rendered")
     render.add_argument("--charts", type=int, default=0, help="sampled charts to render (150 s each)")
     render.add_argument("--rests", type=int, default=0, help="tracks without any chord to render (150 s each)")
     render.add_argument("--exclude", type=Path, help="development set: songs with a .lab here are left out")
@@ -40,12 +42,16 @@ def parser() -> argparse.ArgumentParser:
         stage.add_argument("data", type=Path, nargs="+", help="folders of tracks")
         stage.add_argument("--steps", type=int, required=True)
         stage.add_argument("--batch", type=int, default=16)
+        stage.add_argument("--frames", type=int, default=256, help="of a crop")
         stage.add_argument("--learning-rate", type=float, default=1e-3)
         stage.add_argument("--rehearsal", type=float, default=0.25, help="share of --rehearse crops in a batch")
         stage.add_argument("--seed", type=int, default=0)
         stage.add_argument("--save-every", type=int, default=500, help="steps between checkpoints")
         stage.add_argument("--resume", action="store_true", help="go on from the run's last checkpoint")
-        if name == "stage2":
+        if name == "stage1":
+            stage.add_argument("--context", type=int, default=64, help="frames that each attention layer sees")
+        else:
+            stage.add_argument("--early", type=float, default=1.0, help="weight of labels just after a change")
             stage.add_argument("--initial", type=Path, help="student to start from (stage 1); else from scratch")
             stage.add_argument("--rehearse", type=Path, nargs="*", default=[], help="pseudo-labelled tracks to mix in")
     blend = commands.add_parser("blend", help="interpolate the weights of a student and one fine-tuned from it")
@@ -67,17 +73,8 @@ def main(argv: list[str] | None = None) -> int:
         elif args.command == "render":
             from train.render import render_folder
 
-            render_folder(
-                args.target,
-                features,
-                args.pop909,
-                args.songs,
-                args.charts,
-                args.rests,
-                args.exclude,
-                args.seed,
-                args.workers,
-            )
+            names = ("pop909", "songs", "billboard", "sheets", "charts", "rests", "exclude", "seed", "workers")
+            render_folder(args.target, features, **{name: getattr(args, name) for name in names})
         elif args.command == "blend":
             from train.blend import blend
 
@@ -89,6 +86,8 @@ def main(argv: list[str] | None = None) -> int:
             config = FitConfig(
                 steps=args.steps,
                 batch=args.batch,
+                frames=args.frames,
+                early=getattr(args, "early", 1.0),
                 learning_rate=args.learning_rate,
                 rehearsal=args.rehearsal,
                 seed=args.seed,
@@ -101,7 +100,7 @@ def main(argv: list[str] | None = None) -> int:
                 args.data,
                 getattr(args, "rehearse", []),
                 getattr(args, "initial", None),
-                ModelConfig(),
+                ModelConfig(context=getattr(args, "context", 64)),
                 args.resume,
             )
     return 0

@@ -21,12 +21,13 @@ from rtchord.errors import UserError
 from train import store
 
 SHIFTS = (-5, 6)  # semitones, the range of the BTC and 2E1D papers
+EARLY_SECONDS = 0.3  # after a change: the frames that decide how late a student is
 
 
 @dataclass(frozen=True)
 class Batch:
     """`frames` (batch, time, bins) float32; `classes` (batch, time, 170) and `bass` (batch, time, 13) target
-    distributions, float32; `known`, `bass_known` (batch, time) float32, 0 where there is no target."""
+    distributions, float32; `known`, `bass_known` (batch, time) float32 weights, 0 where there is no target."""
 
     frames: Tensor
     classes: Tensor
@@ -63,8 +64,8 @@ class Tracks:
         first = self.starts[which] + (rng.random(batch) * (room[which] + 1)).astype(np.int64)
         return np.minimum(first[:, None] + np.arange(frames), self.starts[which + 1][:, None] - 1)
 
-    def batch(self, rng: np.random.Generator, size: int, frames: int) -> Batch:
-        """`size` augmented crops of `frames` frames."""
+    def batch(self, rng: np.random.Generator, size: int, frames: int, early: float = 1.0) -> Batch:
+        """`size` augmented crops of `frames` frames; true labels just after a change weigh `early` times as much."""
         index = self.crops(rng, size, frames)
         shifts = rng.integers(SHIFTS[0], SHIFTS[1] + 1, size)
         x = torch.from_numpy(self.frames[index]).float()
@@ -76,13 +77,20 @@ class Tracks:
             hard = torch.from_numpy(self.classes[index]).long()
             hard_bass = torch.from_numpy(self.bass[index]).long()
             # X is no chord of its own: the player's chord is unknown, so nothing is learnt from it.
-            known = ((hard >= 0) & (hard != X)).float()
+            known = ((hard >= 0) & (hard != X)).float() * self._early(hard, early)
             bass_known = known * (hard_bass >= 0)
             classes = functional.one_hot(hard.clamp(min=0), N_CLASSES).float()
             bass = functional.one_hot(hard_bass.clamp(min=0), NO_BASS + 1).float()
         shifted = [shift(x[i], classes[i], bass[i], int(s), self.features) for i, s in enumerate(shifts)]
         x, classes, bass = (torch.stack(parts) for parts in zip(*shifted, strict=True))
         return Batch(disturb(x, rng, self.features), classes, bass, known, bass_known)
+
+    def _early(self, hard: Tensor, weight: float) -> Tensor:
+        """(batch, frames) of ones, and `weight` in the first EARLY_SECONDS after a change of class."""
+        changed = functional.pad((hard[:, 1:] != hard[:, :-1]).float(), (1, 0))
+        reach = round(EARLY_SECONDS * self.features.frame_rate)
+        recent = functional.max_pool1d(functional.pad(changed, (reach - 1, 0))[:, None], reach, 1)[:, 0]
+        return 1.0 + (weight - 1.0) * recent
 
 
 def shift(x: Tensor, classes: Tensor, bass: Tensor, semitones: int, features: Features) -> tuple[Tensor, ...]:

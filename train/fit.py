@@ -40,6 +40,7 @@ class FitConfig(BaseModel):
     weight_decay: float = 0.02
     clip: float = 1.0
     bass_weight: float = Field(0.3, description="of the bass loss beside the class loss")
+    early: float = Field(1.0, ge=1, description="weight of true labels just after a change")
     smoothing: float = Field(0.03, description="label smoothing of true labels")
     rehearsal: float = Field(0.25, ge=0, lt=1, description="share of pseudo-labelled crops in a stage 2 batch")
     ema: float = Field(0.999, description="decay of the averaged weights, which are the ones kept")
@@ -163,7 +164,7 @@ def fit(
         for step in bar:
             rng = np.random.default_rng([config.seed, step])
             torch.manual_seed(config.seed * 1_000_003 + step)  # dropout
-            batch = tracks.batch(rng, config.batch - n_second, config.frames)
+            batch = tracks.batch(rng, config.batch - n_second, config.frames, config.early)
             if second and n_second:
                 batch = merge(batch, second.batch(rng, n_second, config.frames))
             for group in optimizer.param_groups:

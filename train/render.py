@@ -24,12 +24,14 @@ from pathlib import Path
 import numpy as np
 import pretty_midi
 import soundfile
+import soxr
 from tqdm import tqdm
 
-from rtchord.chords import N_QUALITIES, NO_CHORD, Chord, N, class_index, pitch_classes
+from rtchord.chords import NO_CHORD, Chord, N, class_index, pitch_classes, transpose
 from rtchord.cqt import Features, FrameStream
 from rtchord.errors import UserError
-from train import store
+from train import store, strings
+from train.charts import Chart, find, read_billboard, read_lead_sheets
 from train.labels import Segment, at_times, read_lab
 
 Float32 = np.typing.NDArray[np.float32]
@@ -38,6 +40,7 @@ SOUNDFONTS = (
     Path("/usr/share/sounds/sf2/FluidR3_GM.sf2"),
     Path("/usr/share/sounds/sf2/TimGM6mb.sf2"),
     Path("/usr/share/sounds/sf3/FluidR3Mono_GM.sf3"),
+    Path("/usr/share/sounds/sf2/sf_GMbank.sf2"),
 )
 # General MIDI programs, from 0
 PIANOS = (0, 1, 2, 3, 4, 5, 6, 7, 11)
@@ -45,7 +48,13 @@ GUITARS = (24, 25, 26, 27, 27, 25, 24, 28, 29, 30)
 PADS = (16, 17, 18, 19, 21, 48, 49, 50, 51, 52, 61, 80, 81, 88, 89, 90, 91)
 LEADS = (0, 22, 24, 26, 40, 41, 52, 53, 54, 56, 57, 64, 65, 66, 68, 71, 73, 75, 80, 81, 85)
 BASSES = (32, 33, 34, 35, 36, 37, 38, 39)
+KITS = (0, 0, 0, 8, 16, 24, 25, 32, 40)  # programs of the drum channel
+TOMS_AND_MORE = (41, 43, 45, 47, 48, 50, 49, 57, 39, 54, 56, 60, 61, 62, 63, 64, 69, 75, 76)  # keys of a drum kit
 OPEN_STRINGS = (40, 45, 50, 55, 59, 64)  # standard guitar tuning, MIDI notes
+
+# What is spoken where somebody talks: no language, so that no word is learnt.
+SYLLABLES = ("ba", "ke", "lin", "mo", "ra", "su", "ti", "ven", "wo", "za", "ste", "gra", "pli", "nor", "chu", "fa")
+VOICES = ("en", "de", "fr", "it", "es", "pl", "pt", "sv")
 
 # How often the chart sampler draws each quality: common chords often enough to be learnt as a performer plays them,
 # rare ones far more often than in any corpus.
@@ -62,6 +71,7 @@ class Piece:
     midi: pretty_midi.PrettyMIDI
     segments: list[Segment]
     duration: float  # s
+    plucked: bool = False  # by our own strings, not a soundfont
 
 
 def add(track: pretty_midi.Instrument, pitch: int, start: float, end: float, velocity: float) -> None:
@@ -127,9 +137,14 @@ def play_chord(
 
 def add_drums(rng: np.random.Generator, midi: pretty_midi.PrettyMIDI, beats: np.ndarray) -> None:
     """Kick, snare and hat on a beat grid (s)."""
-    track = instrument(midi, 0, drum=True)
+    track = instrument(midi, rng.choice(KITS), drum=True)
     level, hat = rng.uniform(50, 110), int(rng.choice([42, 46, 51]))
+    fills = rng.choice([0.0, 0.05, 0.3])
     for i, (a, b) in enumerate(pairwise(beats)):
+        if rng.random() < fills:
+            for onset in np.linspace(a, b, int(rng.choice([2, 3, 4])), endpoint=False):
+                add(track, int(rng.choice(TOMS_AND_MORE)), onset, onset + 0.2, level)
+            continue
         add(track, 36 if i % 2 == 0 else int(rng.choice([38, 40])), a, a + 0.1, level)
         for k in range(2):
             add(track, hat, a + k * (b - a) / 2, a + k * (b - a) / 2 + 0.05, level * 0.7)
@@ -161,10 +176,7 @@ def pop_piece(song: Path, rng: np.random.Generator) -> Piece:
     """A POP909 song (`ID.mid` with `ID.lab` and `ID.beats` beside it), re-orchestrated, moved by -5..+6 semitones."""
     source = pretty_midi.PrettyMIDI(str(song))
     shift = int(rng.integers(-5, 7))
-    segments = [
-        (a, b, Chord((c.index + shift * N_QUALITIES) % (N - 1), (c.bass + shift) % 12) if c.index < N - 1 else c)
-        for a, b, c in read_lab(song.with_suffix(".lab"))
-    ]
+    segments = [(a, b, moved(chord, shift)) for a, b, chord in read_lab(song.with_suffix(".lab"))]
     beats = np.loadtxt(song.with_suffix(".beats"), usecols=0, ndmin=1)
     midi = pretty_midi.PrettyMIDI()
     programs = {"MELODY": LEADS, "BRIDGE": PIANOS + GUITARS + PADS, "PIANO": PIANOS + GUITARS + PADS}
@@ -204,13 +216,55 @@ def add_comping(
             play_chord(rng, track, notes, a, b, rng.uniform(0.0, 0.03))
 
 
-def random_chord(rng: np.random.Generator) -> Chord:
-    """Even over roots, by `QUALITY_WEIGHTS` over qualities, a fifth of them inverted."""
+def random_chord(rng: np.random.Generator, even: bool = False) -> Chord:
+    """Even over roots, by `QUALITY_WEIGHTS` over qualities unless `even`, a fifth of them inverted."""
     names = list(QUALITY_WEIGHTS)
-    weights = np.array(list(QUALITY_WEIGHTS.values()))
+    weights = np.ones(len(names)) if even else np.array(list(QUALITY_WEIGHTS.values()))
     index = class_index(int(rng.integers(12)), str(rng.choice(names, p=weights / weights.sum())))
     tones = pitch_classes(index)
     return Chord(index, int(rng.choice(tones[1:])) if rng.random() < 0.2 else tones[0])
+
+
+def band_piece(chart: Chart, rng: np.random.Generator) -> Piece:
+    """A chart arranged for a band, moved by -5..+6 semitones: comping, most often bass and drums, a melody."""
+    shift = int(rng.integers(-5, 7))
+    segments = [(a, b, moved(chord, shift)) for a, b, chord in chart.segments]
+    midi = pretty_midi.PrettyMIDI()
+    for _ in range(1 if rng.random() < 0.6 else 2):
+        add_comping(rng, midi, segments, chart.beats)
+    if rng.random() < 0.7:
+        add_bass(rng, midi, segments, chart.beats)
+    if rng.random() < 0.6:
+        add_drums(rng, midi, chart.beats)
+    if rng.random() < 0.7:
+        track = instrument(midi, rng.choice(LEADS))
+        level = rng.uniform(60, 110)
+        for pitch, start, end in chart.melody or improvised(rng, chart.segments, chart.beats):
+            add(track, pitch + shift, start, end, level + rng.normal(0, 8))
+    return Piece(midi, segments, segments[-1][1] + 1.0)
+
+
+def improvised(rng: np.random.Generator, segments: list[Segment], beats: np.ndarray) -> list[tuple[int, float, float]]:
+    """A melody over chords: mostly their own tones, else a step beside the last note, with rests."""
+    notes: list[tuple[int, float, float]] = []
+    pitch, rest, busy = int(rng.integers(60, 80)), rng.uniform(0.1, 0.5), rng.uniform(0.2, 0.8)
+    starts = np.array([start for start, _, _ in segments])
+    for a, b in pairwise(beats):
+        for onset, end in ((a, (a + b) / 2), ((a + b) / 2, b)) if rng.random() < busy else ((a, b),):
+            tones = pitch_classes(segments[max(0, int(np.searchsorted(starts, onset + 1e-6)) - 1)][2].index)
+            if not tones or rng.random() < rest:
+                continue
+            near = [p for p in range(pitch - 7, pitch + 8) if p % 12 in tones and 55 <= p <= 86]
+            pitch = int(rng.choice(near)) if near and rng.random() < 0.75 else pitch + int(rng.choice([-2, -1, 1, 2]))
+            notes.append((pitch, onset, end))
+    return notes
+
+
+def moved(chord: Chord, semitones: int) -> Chord:
+    """A chord and its bass moved; N and X stay."""
+    if chord.index >= N - 1:
+        return chord
+    return Chord(transpose(chord.index, semitones), (chord.bass + semitones) % 12)
 
 
 def rest_piece(rng: np.random.Generator, duration: float = 150.0) -> Piece:
@@ -230,7 +284,8 @@ def chart_piece(rng: np.random.Generator, duration: float = 150.0) -> Piece:
     shortest, longest = sorted(rng.uniform(0.4, 3.0, 2))
     damped = rng.random() < 0.7  # the old chord stops dead at the change, or rings into it
     small = rng.random() < 0.4  # a song's handful of chords, or anything
-    pool = [random_chord(rng) for _ in range(int(rng.integers(3, 7)))] if small else []
+    even = rng.random() < 0.5  # all qualities alike, or more of the common ones
+    pool = [random_chord(rng, even) for _ in range(int(rng.integers(3, 7)))] if small else []
     segments: list[Segment] = [(0.0, float(rng.uniform(0.2, 1.5)), NO_CHORD)]
     previous = NO_CHORD
     while segments[-1][1] < duration:
@@ -238,7 +293,7 @@ def chart_piece(rng: np.random.Generator, duration: float = 150.0) -> Piece:
         if previous != NO_CHORD and rng.random() < 0.03:
             chord = NO_CHORD
         else:
-            chord = pool[int(rng.integers(len(pool)))] if small else random_chord(rng)
+            chord = pool[int(rng.integers(len(pool)))] if small else random_chord(rng, even)
             if chord == previous:
                 continue
         end = start + float(rng.uniform(shortest, longest))
@@ -253,7 +308,7 @@ def chart_piece(rng: np.random.Generator, duration: float = 150.0) -> Piece:
         add_bass(rng, midi, segments, beats)
     if rng.random() < 0.2:
         add_drums(rng, midi, beats)
-    return Piece(midi, segments, segments[-1][1] + 0.5)
+    return Piece(midi, segments, segments[-1][1] + 0.5, plucked=guitar and rng.random() < 0.4)
 
 
 def play_segment(
@@ -285,7 +340,7 @@ def play(piece: Piece, rng: np.random.Generator, rate: int, soundfonts: Sequence
     if not shutil.which("fluidsynth") or not fonts:
         raise UserError(
             "rendering needs fluidsynth and a General MIDI soundfont: "
-            "apt-get install fluidsynth fluid-soundfont-gm timgm6mb-soundfont fluidr3mono-gm-soundfont"
+            "apt-get install fluidsynth fluid-soundfont-gm timgm6mb-soundfont fluidr3mono-gm-soundfont csound-soundfont"
         )
     font = fonts[int(rng.integers(len(fonts)))]
     reverb = rng.random() < 0.7
@@ -334,9 +389,45 @@ def add_noise(audio: Float32, rng: np.random.Generator, rate: int) -> Float32:
     return audio.astype(np.float32)
 
 
+def add_speech(audio: Float32, rng: np.random.Generator, rate: int) -> Float32:
+    """Somebody talks over it, or where there is nothing else, one to three do. As it is without espeak-ng."""
+    program = shutil.which("espeak-ng")
+    if program is None:
+        return audio
+    silent = not audio.any()
+    talk = np.zeros_like(audio)
+    for _ in range(int(rng.integers(1, 4)) if silent else 1):
+        words = ["".join(rng.choice(list(SYLLABLES), int(rng.integers(1, 5)))) for _ in range(300)]
+        voice = f"{rng.choice(VOICES)}+{rng.choice(['m1', 'm3', 'm7', 'f1', 'f2', 'f4'])}"
+        command = [program, "--stdout", "-v", voice, "-s", str(int(rng.integers(110, 230)))]
+        command += ["-p", str(int(rng.integers(10, 90))), " ".join(words)]
+        spoken = subprocess.run(command, check=True, capture_output=True).stdout
+        with tempfile.NamedTemporaryFile(suffix=".wav") as file:
+            file.write(spoken)
+            file.flush()
+            samples, own = soundfile.read(file.name, dtype="float32")
+        part = soxr.resample(samples, own, rate)[: audio.size]
+        first = int(rng.integers(0, max(1, audio.size - part.size)))
+        talk[first : first + part.size] += part / np.abs(part).max()
+    level = 1.0 if silent else 10 ** (-rng.uniform(3, 15) / 20) * np.abs(audio).max()
+    return (audio + level * talk).astype(np.float32)
+
+
 def render(piece: Piece, rng: np.random.Generator, features: Features) -> store.Track:
     """Features and hard targets of a piece."""
-    audio = add_noise(play(piece, rng, features.sample_rate), rng, features.sample_rate)
+    if piece.plucked:
+        notes = [
+            (n.pitch, n.start, n.end, n.velocity / 127)
+            for i in piece.midi.instruments
+            if not i.is_drum
+            for n in i.notes
+        ]
+        audio = strings.play(notes, piece.duration, rng, features.sample_rate)
+    else:
+        audio = play(piece, rng, features.sample_rate)
+    if rng.random() < (0.4 if not piece.midi.instruments else 0.05):
+        audio = add_speech(audio, rng, features.sample_rate)
+    audio = add_noise(audio, rng, features.sample_rate)
     stream = FrameStream(features.sample_rate, features)
     frames = stream.push(audio)
     times = np.array([stream.time_of(i) for i in range(len(frames))])
@@ -348,12 +439,25 @@ def _generator(name: str, seed: int) -> np.random.Generator:
     return np.random.default_rng([seed, *hashlib.sha256(name.encode()).digest()])
 
 
+def _piece(kind: str, source: Path | None, rng: np.random.Generator) -> Piece:
+    """The piece of a job."""
+    if source is None:
+        return rest_piece(rng) if kind == "rests" else chart_piece(rng)
+    if kind == "pop":
+        return pop_piece(source, rng)
+    if kind == "billboard":
+        return band_piece(read_billboard(source), rng)
+    sheets = read_lead_sheets(source, rng)
+    if not sheets:
+        raise UserError(f"{str(source)!r} has no chord symbols")
+    return band_piece(sheets[int(rng.integers(len(sheets)))], rng)
+
+
 def _work(job: tuple[str, Path | None, Path], seed: int, features: Features) -> str | None:
-    name, song, target = job
+    name, source, target = job
     rng = _generator(name, seed)
     try:
-        piece = pop_piece(song, rng) if song else rest_piece(rng) if name.startswith("rest") else chart_piece(rng)
-        store.save(target, render(piece, rng, features), features)
+        store.save(target, render(_piece(target.parent.name, source, rng), rng, features), features)
     except UserError as error:
         return str(error)
     return None
@@ -373,10 +477,15 @@ def held_out(folder: Path | None) -> set[str]:
 
 
 def render_folder(
-    target: Path, features: Features, pop909: Path | None, songs: int, charts: int, rests: int, exclude: Path | None,
-    seed: int, workers: int,
+    target: Path, features: Features, *, pop909: Path | None = None, songs: int = 0, billboard: Path | None = None,
+    sheets: Path | None = None, charts: int = 0, rests: int = 0, exclude: Path | None = None, seed: int = 0,
+    workers: int = 1,
 ) -> None:  # fmt: skip
-    """Render POP909 songs, charts and rests, as many as given, into `target`; existing tracks are kept (resume)."""
+    """Render tracks into `target`; existing ones are kept (resume).
+
+    `songs` POP909 songs, every transcription under `billboard` and a tune of every lead sheet under `sheets`, `charts`
+    and `rests` of our own. Their order is shuffled but fixed: a run that is stopped early leaves a fair sample.
+    """
     jobs: list[tuple[str, Path | None, Path]] = []
     if songs:
         if pop909 is None:
@@ -385,8 +494,14 @@ def render_folder(
         for i in range(songs):  # past the end of the collection, songs come again in another arrangement
             song, take = found[i % len(found)], i // len(found)
             jobs.append((f"pop-{song.stem}-{take}", song, target / "pop" / f"{song.stem}-{seed}-{take}.safetensors"))
+    for kind, found in (
+        ("billboard", find(billboard, "*.txt")),
+        ("sheets", find(sheets, "*.mxl", "*.musicxml", "*.abc")),
+    ):
+        jobs += [(f"{kind}-{p.stem}", p, target / kind / f"{p.stem}-{seed}.safetensors") for p in found]
     jobs += [(f"chart-{i}", None, target / "charts" / f"{i:05d}-{seed}.safetensors") for i in range(charts)]
     jobs += [(f"rest-{i}", None, target / "rests" / f"{i:05d}-{seed}.safetensors") for i in range(rests)]
+    jobs.sort(key=lambda job: hashlib.sha256(job[0].encode()).digest())
     todo = [job for job in jobs if not job[2].exists()]
     with multiprocessing.get_context("spawn").Pool(workers) as pool:
         results = pool.imap_unordered(partial(_work, seed=seed, features=features), todo)

@@ -199,3 +199,19 @@ def test_merged_batches_follow_one_another(tracks: data.Tracks) -> None:
     merged = data.merge(first, second)
     for name in data.Batch.__dataclass_fields__:
         assert torch.equal(getattr(merged, name), torch.cat((getattr(first, name), getattr(second, name))))
+
+
+def test_labels_just_after_a_change_weigh_more(tmp_path: Path) -> None:
+    labels = np.repeat([parse("C:maj").index, parse("A:min").index, X], 40).astype(np.int16)
+    track = {
+        "features": np.zeros((120, FEATURES.bins), np.float16),
+        "class_index": labels,
+        "bass_index": np.zeros(120, np.int8),
+    }
+    store.save(tmp_path / "one.safetensors", track, FEATURES)
+    known = data.Tracks([tmp_path], FEATURES).batch(np.random.default_rng(0), 1, 120, early=3.0).known[0]
+    reach = round(data.EARLY_SECONDS * FEATURES.frame_rate)
+    expected = torch.ones(120)
+    expected[40 : 40 + reach] = 3.0
+    expected[80:] = 0.0
+    assert torch.equal(known, expected)

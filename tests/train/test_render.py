@@ -161,11 +161,11 @@ def test_songs_of_the_development_set_are_left_out_and_finished_tracks_kept(tmp_
     for name in ("001", "002"):
         song(songs, name)
     (development / "002.lab").write_text("0.0 4.0 C:maj\n")
-    render.render_folder(target, FEATURES, songs, 2, 0, 0, development, seed=3, workers=1)
+    render.render_folder(target, FEATURES, pop909=songs, songs=2, exclude=development, seed=3)
     paths = store.tracks(target)
     assert [path.name.split("-")[0] for path in paths] == ["001", "001"]
     made = [path.stat().st_mtime_ns for path in paths]
-    render.render_folder(target, FEATURES, songs, 2, 0, 0, development, seed=3, workers=1)
+    render.render_folder(target, FEATURES, pop909=songs, songs=2, exclude=development, seed=3)
     assert [path.stat().st_mtime_ns for path in store.tracks(target)] == made
 
 
@@ -187,12 +187,12 @@ def test_a_transposed_song_keeps_quality_and_silence(tmp_path: Path) -> None:
 def test_a_collection_of_held_out_songs_only_is_refused(tmp_path: Path) -> None:
     song(tmp_path, "001")
     with pytest.raises(UserError, match="no POP909 songs"):
-        render.render_folder(tmp_path / "target", FEATURES, tmp_path, 1, 0, 0, tmp_path, seed=0, workers=1)
+        render.render_folder(tmp_path / "target", FEATURES, pop909=tmp_path, songs=1, exclude=tmp_path)
 
 
 def test_songs_without_a_collection_are_refused(tmp_path: Path) -> None:
     with pytest.raises(UserError, match="--pop909"):
-        render.render_folder(tmp_path, FEATURES, None, 1, 0, 0, None, seed=0, workers=1)
+        render.render_folder(tmp_path, FEATURES, songs=1)
 
 
 def test_a_missing_synthesizer_is_named_with_the_remedy(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -209,3 +209,18 @@ def test_a_rest_has_no_chord_and_is_not_silent() -> None:
     noise = render.add_noise(np.zeros(22_050, np.float32), rng, 22_050)
     assert np.isfinite(noise).all()
     assert noise.std() > 1e-4
+
+
+@pytest.mark.skipif(not shutil.which("espeak-ng"), reason="espeak-ng is not installed")
+def test_speech_is_laid_over_music_and_alone() -> None:
+    rng = np.random.default_rng(0)
+    music = np.sin(np.arange(22_050 * 4) * 0.1).astype(np.float32)
+    assert not np.array_equal(render.add_speech(music, rng, 22_050), music)
+    assert render.add_speech(np.zeros(22_050 * 4, np.float32), rng, 22_050).std() > 1e-3
+
+
+def test_even_charts_draw_all_qualities_alike() -> None:
+    rng = np.random.default_rng(0)
+    drawn = Counter(render.random_chord(rng, even=True).quality for _ in range(5_000))
+    assert len(drawn) == 14
+    assert max(drawn.values()) < 1.5 * min(drawn.values())
