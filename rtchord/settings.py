@@ -105,11 +105,13 @@ class RecogniseSettings(_Section):
 class NameSettings(_Section):
     """Which chords are told, and how they are spelt."""
 
-    vocabulary: Vocabulary = Field("full", description="qualities that are told apart")
+    vocabulary: Vocabulary = Field(
+        "full", description="qualities that are told: all 14; without sixths; six triads; major and minor"
+    )
     bass: bool = Field(True, description="tell inversions")
-    spelling: Spelling = Field("sharps", description="names of the black keys; auto follows the key of the music")
-    transpose: int = Field(0, ge=-11, le=11, description="semitones by which everything sent is moved")
-    capo: int = Field(0, ge=0, le=11, description="fret of a capo: the display shows the shapes that are played")
+    spelling: Spelling = Field("auto", description="names of the black keys; auto follows the key of the music")
+    transpose: int = Field(0, ge=-11, le=11, description="semitones by which everything sent and shown is moved")
+    capo: int = Field(0, ge=0, le=11, description="fret of a capo: display and text file name the shapes")
 
 
 class MidiSettings(_Section):
