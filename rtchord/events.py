@@ -54,7 +54,7 @@ class Status:
     status, -inf for digital silence. `clipped`: samples at full scale since the last status. `overflows`: how often
     the audio driver reported one, `dropped`: s of audio lost on our side, both since the start. `connected`: whether
     the input is there. `delay`: s that the machine needed from a block's arrival to its events being sent, median
-    since the last status.
+    since the last status. `source`, `engine`: what is listened to and which engine names it, for people.
     """
 
     time: float
@@ -65,3 +65,5 @@ class Status:
     dropped: float
     connected: bool
     delay: float
+    source: str = ""
+    engine: str = ""
