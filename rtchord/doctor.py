@@ -142,7 +142,7 @@ def _engine(settings: Settings) -> Iterator[Finding]:
 
     how = settings.recognise
     began = time.perf_counter()
-    recognizer = Recognizer(RATE, None if how.engine == "auto" else how.engine, how.latency, how.hold / 1000)
+    recognizer = Recognizer(RATE, None if how.engine == "auto" else how.engine, how.latency, hold=how.hold / 1000)
     recognizer.warm_up()
     ready = time.perf_counter() - began
     manifest = recognizer.engine.manifest

@@ -46,6 +46,7 @@ class Recognizer:
         rate: int,
         engine: Path | str | None = None,
         latency: str | DecoderSettings = "balanced",
+        *,
         hold: float = 0.0,
     ) -> None:
         if rate != int(rate):

@@ -248,7 +248,9 @@ def _listen(settings: Settings, signals: _StopSignals, stage: _Stage) -> bool:
     from rtchord.recognizer import Recognizer  # late: bad input is told before Numba and ONNX Runtime are loaded
 
     how = settings.recognise
-    recognizer = Recognizer(source.rate, None if how.engine == "auto" else how.engine, how.latency, how.hold / 1000)
+    recognizer = Recognizer(
+        source.rate, None if how.engine == "auto" else how.engine, how.latency, hold=how.hold / 1000
+    )
     naming = Naming(settings.names)
     notice = threading.Timer(SLOW_START_SECONDS, say, ["getting ready; the first start on a machine takes longer"])
     notice.daemon = True

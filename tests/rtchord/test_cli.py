@@ -176,6 +176,11 @@ def test_every_option_of_the_help_text_is_tried_below(capsys: pytest.CaptureFixt
     assert told - {"--help", "--config"} == set(OPTIONS)
 
 
+def test_the_stage_manual_names_options_that_there_are() -> None:
+    told = set(re.findall(r"(?<![\w-])--[a-z-]+", (ROOT / "docs" / "stage.md").read_text()))
+    assert told <= {*OPTIONS, "--config", "--show"}
+
+
 @pytest.mark.parametrize("flag", OPTIONS)
 def test_an_option_is_in_force(flag: str, tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
     args, (section, field), value = OPTIONS[flag]
