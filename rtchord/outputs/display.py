@@ -355,6 +355,7 @@ class Display:
                 "".join(
                     f"\x1b[{row};1H\x1b[2K{line}" for row, line in enumerate(lines, 1) if shown[row - 1 : row] != [line]
                 )
+                + "\x1b[H"  # what is typed by mistake is echoed there, and scrolls nothing
             )
             shown = lines
             self._end.wait(DRAW_SECONDS)
