@@ -15,7 +15,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from difflib import get_close_matches
 from pathlib import Path
-from typing import Annotated, Any, Literal, NamedTuple
+from typing import Annotated, Any, Literal, NamedTuple, get_args, get_origin
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, field_validator, model_validator
 
@@ -276,7 +276,8 @@ def as_toml(settings: Settings) -> str:
         for key, value in section:
             field = type(section).model_fields[key]
             row = f"# {key} =" if value is None else f"{key} = {_toml(value)}"
-            lines.append(f"{row}  # {field.description}")
+            choices = get_args(field.annotation) if get_origin(field.annotation) is Literal else ()
+            lines.append(f"{row}  # {field.description}" + (f" (one of {', '.join(choices)})" if choices else ""))
     return "\n".join(lines) + "\n"
 
 

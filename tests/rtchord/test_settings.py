@@ -97,6 +97,10 @@ def test_a_bad_configuration_is_told_with_its_place(config: str, named: str) -> 
     assert "\n" not in str(told.value)
 
 
+def test_what_is_shown_names_the_choices() -> None:
+    assert "(one of full, sevenths, triads, majmin)" in as_toml(Settings())
+
+
 def test_a_long_value_is_cut() -> None:
     with pytest.raises(UserError) as told:
         of(f'[recognise]\nlatency = "{"x" * 100_000}"\n')
