@@ -18,7 +18,14 @@ from rtchord.errors import UserError
 
 ROOT = Path(__file__).parents[1]
 RESULTS = Path(__file__).parent / "results"
-DOCUMENTS = ("README.md", "docs/architecture.md", "docs/benchmarks.md", "docs/cqt.md", "docs/training.md")
+DOCUMENTS = (
+    "README.md",
+    "docs/architecture.md",
+    "docs/benchmarks.md",
+    "docs/cqt.md",
+    "docs/stage.md",
+    "docs/training.md",
+)
 SETS = ("pop", "strum")
 HELD_OUT = ("songs", "guitars12")
 MARKER = re.compile(r"(<!-- table (\w+) -->\n).*?(<!-- end -->)", re.DOTALL)
@@ -79,6 +86,17 @@ def presets() -> str:
     return _scores_table(
         [(name, preset, result(f"online-{name}-{preset}")["scores"]) for name in SETS for preset in PRESETS]
     )
+
+
+def latencies() -> str:
+    """What a player chooses between."""
+    rows = []
+    for preset in PRESETS:
+        strums, songs = (result(f"online-{name}-{preset}")["scores"] for name in ("strum", "pop"))
+        times = " / ".join(number(1000 * scores["lat_med"], 0) for scores in (strums, songs))
+        names = " / ".join(number(scores["events_per_change"], 2) for scores in (strums, songs))
+        rows.append([f"`--latency {preset}`", f"{times} ms", names])
+    return table(["preset", "half of all changes named within, strummed chords / songs", "names a change"], rows)
 
 
 def heldout() -> str:
@@ -230,8 +248,8 @@ def cqt_drift() -> str:
 
 
 TABLES: dict[str, Callable[[], str]] = {
-    "online": online, "presets": presets, "heldout": heldout, "qualities": qualities, "stages": stages,
-    "offline": offline, "hop": hop, "resampling": resampling,
+    "online": online, "presets": presets, "latencies": latencies, "heldout": heldout, "qualities": qualities,
+    "stages": stages, "offline": offline, "hop": hop, "resampling": resampling,
     "cqt": cqt, "cqt_agreement": cqt_agreement, "cqt_latency": cqt_latency, "cqt_decimators": cqt_decimators,
     "cqt_drift": cqt_drift,
 }  # fmt: skip

@@ -3,10 +3,10 @@
     rtchord devices                        what can be listened to, and where chords can be sent
     rtchord listen [--device NAME|INDEX]   name chords as they sound
     rtchord config --show                  the settings in force, as TOML
+    rtchord doctor                         whether this machine is ready, and what to do if not
     rtchord transcribe FILE -o OUT.lab     name the chords of a recording afterwards
 
-Exit codes: 0 done, also after SIGINT or SIGTERM while listening; 1 a fault of ours; 2 bad input; 3 the audio device
-was lost. Whatever goes wrong is one sentence on stderr.
+Whatever goes wrong is one sentence on stderr. EXIT_CODES says how programs are told.
 """
 
 from __future__ import annotations
@@ -27,6 +27,13 @@ from rtchord.outputs.text import printable, say, write_lab
 from rtchord.settings import Settings, as_toml, config_path, read_config, settings_from
 
 MISSING = object()
+EXIT_CODES = """\
+exit codes:
+  0  done: the file has ended, or Ctrl-C, SIGTERM or SIGHUP came while listening
+  1  a fault of rtchord
+  2  bad input, or a part of the machine that is missing; the sentence on stderr says which
+  3  the audio input was lost, and --no-reconnect was said
+"""
 STDOUT_ERRORS = (errno.ENOSPC, errno.EIO, errno.EBADF, errno.EDQUOT)
 INTERRUPTED = 130  # as shells count it
 
@@ -37,6 +44,13 @@ class _Parser(argparse.ArgumentParser):
     def error(self, message: str) -> NoReturn:
         say(f"{message}; see `{self.prog} --help`")
         sys.exit(2)
+
+
+class _Help(argparse.HelpFormatter):
+    """Leaves the lines of what follows the options as they are."""
+
+    def _fill_text(self, text: str, width: int, indent: str) -> str:
+        return text if text.startswith("exit codes") else super()._fill_text(text, width, indent)
 
 
 # (section, field) of rtchord.settings -> flag, placeholder. Everything else about an option is said there.
@@ -113,6 +127,8 @@ def get_parser() -> argparse.ArgumentParser:
     command("devices", _devices, "List audio inputs, MIDI ports and engines.")
 
     listen = command("listen", _listen, "Name chords as they sound; send them over MIDI and OSC.")
+    listen.formatter_class = _Help
+    listen.epilog = EXIT_CODES
     _add_options(listen)
     _add_config(listen)
 
@@ -120,6 +136,11 @@ def get_parser() -> argparse.ArgumentParser:
     config.add_argument("--show", action="store_true", required=True, help="print all settings as TOML")
     _add_options(config)
     _add_config(config)
+
+    doctor = command("doctor", _doctor, "Check devices, MIDI, engine and timing; say what to do.")
+    _add_config(doctor)
+    doctor.formatter_class = _Help
+    doctor.epilog = "exit codes: 0 ready, perhaps with warnings; 2 there is a problem"
 
     transcribe = command("transcribe", _transcribe, "Write the chords of a recording as a .lab file.")
     transcribe.add_argument("file", metavar="FILE", type=Path, help="sound file")
@@ -155,9 +176,10 @@ def _devices(_options: argparse.Namespace) -> int:
 
 
 def _add_config(parser: argparse.ArgumentParser) -> None:
+    default = printable(str(config_path())).replace("%", "%%")
     parser.add_argument(
         "--config", metavar="FILE", type=Path,
-        help=f"TOML file with settings; options come before it (default: {config_path()}, if it is there)",
+        help=f"TOML file with settings; options come before it (default: {default}, if it is there)",
     )  # fmt: skip
 
 
@@ -184,6 +206,27 @@ def _listen(options: argparse.Namespace) -> int:
 def _config(options: argparse.Namespace) -> int:
     print(as_toml(_settings(options)), end="")
     return 0
+
+
+def _doctor(options: argparse.Namespace) -> int:
+    from rtchord.doctor import Finding, examine
+
+    states = set()
+
+    def tell(finding: Finding) -> None:
+        states.add(finding.state)
+        print(f"{finding.state:<8} {printable(finding.text)}", flush=True)
+
+    path, settings = options.config or config_path(), Settings()
+    try:
+        settings = _settings(options)
+        there = f"the configuration {str(path)!r} is valid" if path.is_file() else f"no configuration at {str(path)!r}"
+        tell(Finding("ok", there))
+    except UserError as error:
+        tell(Finding("problem", str(error)))
+    for finding in examine(settings):
+        tell(finding)
+    return UserError.exit_code if "problem" in states else 0
 
 
 def _transcribe(options: argparse.Namespace) -> int:

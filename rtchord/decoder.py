@@ -16,6 +16,10 @@ Four thresholds, because four mistakes cost differently:
 * `refine`: to another quality of the same family (C -> C7);
 * `bass`: to another bass under the same chord.
 
+A player may ask that every chord be shown for a least time. Until it is over nothing is decided and the evidence
+gathers no further than its threshold, so that then the challenger that still stands takes over and no earlier one. What
+leaves a silence need not wait: N is no chord.
+
 X (unknown) holds the last chord: a frame whose most likely class is X changes nothing. The decoder owns no clock;
 frames are numbered by whoever calls it.
 """
@@ -113,10 +117,12 @@ class _Evidence:
 
 
 class Decoder:
-    """State of the detector over one stream."""
+    """State of the detector over one stream. `hold`: frames for which a chord is shown at least."""
 
-    def __init__(self, settings: DecoderSettings) -> None:
+    def __init__(self, settings: DecoderSettings, hold: int = 0) -> None:
         self.settings = settings
+        self._hold = hold
+        self._free = 0  # the frame from which the present chord may be replaced
         self._families = _Evidence(N_FAMILIES, settings.step_limit)
         self._classes = _Evidence(N_CLASSES, settings.step_limit)
         self._basses = _Evidence(N_BASS, settings.step_limit)
@@ -134,6 +140,7 @@ class Decoder:
         for evidence in (self._families, self._classes, self._basses):
             evidence.reset()
         self.current = NO_CHORD
+        self._free = 0
 
     def push(self, frame: int, classes: Float32, bass: Float32) -> Decision | None:
         """Posteriors of frame number `frame`: `classes` (170,), `bass` (13,). Frames must come in order."""
@@ -156,6 +163,14 @@ class Decoder:
         self._classes.push(self._class_log, self.current.index, frame)
         self._basses.push(self._bass_log, self.current.bass, frame)
 
+        if frame < self._free:
+            for evidence, most in (
+                (self._families, self.settings.change),
+                (self._classes, self.settings.refine),
+                (self._basses, self.settings.bass),
+            ):
+                np.minimum(evidence.sums, most, out=evidence.sums)
+            return None
         winner = int(self._family.argmax())
         threshold = self.settings.start if self.current.index == N else self.settings.change
         if winner != family and self._families.sums[winner] >= threshold:
@@ -203,6 +218,7 @@ class Decoder:
         for evidence in (self._families, self._classes, self._basses):
             evidence.reset()
         self.current = chord
+        self._free = frame + self._hold if chord.index < X else 0
         return Decision(onset, frame, chord, float(classes[chord.index]))
 
 

@@ -6,6 +6,7 @@
 
 from __future__ import annotations
 
+import math
 from itertools import pairwise
 from pathlib import Path
 
@@ -36,22 +37,31 @@ class Recognizer:
     """Streaming chord recognizer for one mono stream at `rate` Hz.
 
     `engine`: folder of an engine, or None for the shipped one. `latency`: a preset of `rtchord.decoder.PRESETS`, or
-    decoder settings. Raises UserError for a bad engine or an unknown preset, ValueError for a rate out of range.
+    decoder settings. `hold`: s for which a chord is shown at least. Raises UserError for a bad engine or an unknown
+    preset, ValueError for a rate or a hold out of range.
     """
 
     def __init__(
-        self, rate: int, engine: Path | str | None = None, latency: str | DecoderSettings = "balanced"
+        self,
+        rate: int,
+        engine: Path | str | None = None,
+        latency: str | DecoderSettings = "balanced",
+        *,
+        hold: float = 0.0,
     ) -> None:
         if rate != int(rate):
             raise ValueError(f"the sample rate must be a whole number of Hz, not {rate}")
         rate = int(rate)
+        if not 0.0 <= hold < math.inf:
+            raise ValueError(f"the hold must be a time in s, not {hold}")
         if isinstance(latency, str):
             if latency not in PRESETS:
                 raise UserError(f"unknown latency preset {latency!r}; use one of {', '.join(PRESETS)}")
             latency = PRESETS[latency]
         self.engine = engines.load(None if engine is None else Path(engine))
         self._stream = FrameStream(rate, self.engine.manifest.features)
-        self._decoder = Decoder(latency)
+        features = self.engine.manifest.features
+        self._decoder = Decoder(latency, math.ceil(hold * features.sample_rate / features.hop))
         self._silence = silence_threshold(self.engine.manifest.features)
         self._n_classes, self._n_bass = _one_hot_silence()
         self._emitted = False

@@ -31,6 +31,7 @@ from rtchord.audio.files import AudioFile
 from rtchord.audio.ring import MonoMix
 from rtchord.errors import UserError
 from rtchord.events import ChordEvent
+from rtchord.names import Naming
 from rtchord.outputs import Output, open_outputs
 from rtchord.outputs.text import say
 from rtchord.settings import Settings
@@ -247,7 +248,10 @@ def _listen(settings: Settings, signals: _StopSignals, stage: _Stage) -> bool:
     from rtchord.recognizer import Recognizer  # late: bad input is told before Numba and ONNX Runtime are loaded
 
     how = settings.recognise
-    recognizer = Recognizer(source.rate, None if how.engine == "auto" else how.engine, how.latency)
+    recognizer = Recognizer(
+        source.rate, None if how.engine == "auto" else how.engine, how.latency, hold=how.hold / 1000
+    )
+    naming = Naming(settings.names)
     notice = threading.Timer(SLOW_START_SECONDS, say, ["getting ready; the first start on a machine takes longer"])
     notice.daemon = True
     notice.start()
@@ -259,11 +263,11 @@ def _listen(settings: Settings, signals: _StopSignals, stage: _Stage) -> bool:
     source.start()
     say(f"listening to {source.name}, {source.rate} Hz; sending to {', '.join(output.name for output in outputs)}")
     for block in source.blocks():
-        _send(recognizer.push(block), outputs)
+        _send(filter(None, map(naming.push, recognizer.push(block))), outputs)
         signals.check()
         if not any(output.open for output in outputs):
             return any(getattr(output, "failed", False) for output in outputs)
-    _send(recognizer.flush(), outputs)
+    _send(filter(None, map(naming.push, recognizer.flush())), outputs)
     return False
 
 

@@ -15,13 +15,36 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from difflib import get_close_matches
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, NamedTuple, get_args, get_origin
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, field_validator, model_validator
 
 from rtchord.errors import UserError
 
+LONGEST_SHOWN = 200  # characters of a bad value in a message
+
 Latency = Literal["fast", "balanced", "steady"]
+
+
+class Measured(NamedTuple):
+    """What a preset gives: ms within which half of all changes are named, names for each change; on strummed chords and
+    on songs (`benchmarks/results/online-strum-*.json`, `online-pop-*.json`; a test holds them equal)."""
+
+    strums_ms: int
+    songs_ms: int
+    strums_names: float
+    songs_names: float
+
+
+LATENCIES: dict[Latency, Measured] = {
+    "fast": Measured(105, 163, 1.59, 1.76),
+    "balanced": Measured(113, 179, 1.39, 1.44),
+    "steady": Measured(135, 212, 1.24, 1.22),
+}
+_LATENCIES_TOLD = "; ".join(
+    f"{name} {row.strums_ms} to {row.songs_ms} ms, {row.strums_names} to {row.songs_names} names a change"
+    for name, row in LATENCIES.items()
+)
 Vocabulary = Literal["full", "sevenths", "triads", "majmin"]
 Spelling = Literal["sharps", "flats", "auto"]
 Voicing = Literal["full", "bass+triad", "triad", "root"]
@@ -78,6 +101,15 @@ def _text(value: object) -> object:
 class _Section(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
+    @field_validator("*", mode="before")
+    @classmethod
+    def _no_nul(cls, value: object) -> object:
+        """What the operating system cannot be given is refused here, once."""
+        for part in value if isinstance(value, list | tuple) else (value,):
+            if isinstance(part, str | Path) and "\0" in str(part):
+                raise ValueError("it holds a NUL character")
+        return value
+
 
 class InputSettings(_Section):
     """What is listened to."""
@@ -97,7 +129,11 @@ class InputSettings(_Section):
 class RecogniseSettings(_Section):
     """How chords are recognised."""
 
-    latency: Latency = Field("balanced", description="early or steady names")
+    latency: Latency = Field(
+        "balanced",
+        description="early or steady names. Half of all changes are named within (strummed chords to songs): "
+        + _LATENCIES_TOLD,
+    )
     hold: float = Field(0.0, ge=0, le=5000, description="ms for which a chord is shown at least")
     engine: str = Field("auto", min_length=1, description="folder of an engine, or auto for the best that is there")
 
@@ -105,11 +141,13 @@ class RecogniseSettings(_Section):
 class NameSettings(_Section):
     """Which chords are told, and how they are spelt."""
 
-    vocabulary: Vocabulary = Field("full", description="qualities that are told apart")
+    vocabulary: Vocabulary = Field(
+        "full", description="qualities that are told: all 14; without sixths; six triads; major and minor"
+    )
     bass: bool = Field(True, description="tell inversions")
-    spelling: Spelling = Field("sharps", description="names of the black keys; auto follows the key of the music")
-    transpose: int = Field(0, ge=-11, le=11, description="semitones by which everything sent is moved")
-    capo: int = Field(0, ge=0, le=11, description="fret of a capo: the display shows the shapes that are played")
+    spelling: Spelling = Field("auto", description="names of the black keys; auto follows the key of the music")
+    transpose: int = Field(0, ge=-11, le=11, description="semitones by which everything sent and shown is moved")
+    capo: int = Field(0, ge=0, le=11, description="fret of a capo: display and text file name the shapes")
 
 
 class MidiSettings(_Section):
@@ -191,6 +229,8 @@ def read_config(path: Path) -> dict[str, Any]:
         raise UserError(f"cannot read the configuration {str(path)!r}: {reason}") from None
     except tomllib.TOMLDecodeError as error:
         raise UserError(f"the configuration {str(path)!r} is no TOML: {error}") from None
+    except (RecursionError, ValueError) as error:  # nested too deeply; a number of thousands of digits
+        raise UserError(f"cannot read the configuration {str(path)!r}: {error}") from None
 
 
 def settings_from(
@@ -214,8 +254,10 @@ def settings_from(
         section, field, *_ = (*map(str, problem["loc"]), "", "")
         reason = str(problem["msg"]).removeprefix("Value error, ")
         reason = reason[:1].lower() + reason[1:]
+        given = repr(problem["input"])
+        given = given if len(given) <= LONGEST_SHOWN else f"{given[:LONGEST_SHOWN]}.."
         if (section, field) in options:
-            raise UserError(f"cannot use {flags[section, field]} {problem['input']!r}: {reason}") from None
+            raise UserError(f"cannot use {flags[section, field]} {given}: {reason}") from None
         key = f"{section}.{field}" if field else section
         where = f"the configuration {str(path)!r}"
         if problem["type"] == "extra_forbidden":
@@ -223,7 +265,7 @@ def settings_from(
             near = get_close_matches(key, known, n=1)
             hint = f"; did you mean {near[0]!r}?" if near else "; see `rtchord config --show`"
             raise UserError(f"{where} has an unknown key {key!r}{hint}") from None
-        raise UserError(f"cannot use {key} = {problem['input']!r} in {where}: {reason}") from None
+        raise UserError(f"cannot use {key} = {given} in {where}: {reason}") from None
 
 
 def as_toml(settings: Settings) -> str:
@@ -234,7 +276,8 @@ def as_toml(settings: Settings) -> str:
         for key, value in section:
             field = type(section).model_fields[key]
             row = f"# {key} =" if value is None else f"{key} = {_toml(value)}"
-            lines.append(f"{row}  # {field.description}")
+            choices = get_args(field.annotation) if get_origin(field.annotation) is Literal else ()
+            lines.append(f"{row}  # {field.description}" + (f" (one of {', '.join(choices)})" if choices else ""))
     return "\n".join(lines) + "\n"
 
 
@@ -245,5 +288,8 @@ def _toml(value: object) -> str:
         return repr(value)
     if isinstance(value, tuple):
         return f"[{', '.join(map(_toml, value))}]"
-    # A JSON string is a TOML string, except that TOML wants DEL escaped too.
-    return json.dumps(str(value), ensure_ascii=False).replace("\x7f", "\\u007f")
+    # A JSON string is a TOML string; what a terminal would act on is escaped as well.
+    text = json.dumps(str(value), ensure_ascii=False)
+    return "".join(
+        c if c.isprintable() else f"\\u{ord(c):04x}" if ord(c) < 1 << 16 else f"\\U{ord(c):08x}" for c in text
+    )

@@ -7,6 +7,7 @@ from collections.abc import Callable
 from typing import Protocol
 
 from rtchord.events import ChordEvent, Status
+from rtchord.outputs.display import Display, chosen_format
 from rtchord.outputs.midi import MidiOutput, NoMidiError
 from rtchord.outputs.osc import OscOutput
 from rtchord.outputs.text import TextOutput
@@ -40,6 +41,7 @@ def open_outputs(
     `prefer_midi`: a MIDI system to be tried first. `report` is given sentences for the user. UserError where one cannot
     be opened; those before it are in `outputs` then, to be closed.
     """
+    style = chosen_format(settings, sys.stdout)
     midi = settings.midi
     if settings.wants_midi:
         try:
@@ -47,5 +49,7 @@ def open_outputs(
         except NoMidiError as error:
             report(str(error))
     outputs.extend(OscOutput(target, report) for target in settings.osc.targets)
-    style = "jsonl" if settings.screen.format == "jsonl" else "plain"
-    outputs.append(TextOutput(sys.stdout, style, report))
+    if style == "display":
+        outputs.append(Display(sys.stdout, settings.recognise.latency, report))
+    else:
+        outputs.append(TextOutput(sys.stdout, style, report))

@@ -27,8 +27,19 @@ def printable(text: str) -> str:
     return "".join(char if char.isprintable() else ascii(char)[1:-1] for char in text)
 
 
+_cover: Callable[[str], bool] | None = None
+
+
+def cover(listener: Callable[[str], bool] | None) -> None:
+    """Tell `listener` every sentence, printable, before `say` writes it; where it answers True, `say` does not."""
+    global _cover
+    _cover = listener
+
+
 def say(sentence: str) -> None:
-    """One line to the user on stderr."""
+    """One line to the user on stderr; or where a display covers that, see `cover`."""
+    if _cover is not None and _cover(printable(sentence)):
+        return
     with contextlib.suppress(OSError, ValueError, AttributeError):  # the terminal may have gone
         encoding = sys.stderr.encoding or "utf-8"
         line = f"rtchord: {printable(sentence)}\n".encode(encoding, "backslashreplace").decode(encoding)
@@ -41,15 +52,20 @@ def json_line(event: ChordEvent) -> str:
     return event.json()
 
 
+def clock(seconds: float) -> str:
+    """Minutes, seconds and tenths: ``1:01.9``."""
+    minutes, tenths = divmod(round(seconds * 10), 600)
+    return f"{minutes}:{tenths / 10:04.1f}"
+
+
 def terminal_line(event: ChordEvent, bold: bool = False, blocks: bool = False) -> str:
     """A line for people; `bold` adds ANSI codes, `blocks` draws the bar with characters outside ASCII."""
     full, empty = ("█", "░") if blocks else ("#", "-")
     cells = round(BAR_CELLS * min(max(event.confidence, 0.0), 1.0))
-    minutes, tenths = divmod(round(event.onset * 10), 600)
     chord = f"{event.chord:<12}"
     chord = f"{BOLD}{chord}{PLAIN}" if bold else chord
     bar = full * cells + empty * (BAR_CELLS - cells)
-    return f"{minutes:3d}:{tenths / 10:04.1f}   {chord} {bar} {event.confidence:.2f}"
+    return f"{clock(event.onset):>8}   {chord} {bar} {event.confidence:.2f}"
 
 
 class TextOutput:

@@ -1,10 +1,15 @@
 from __future__ import annotations
 
 import contextlib
+import io
+import itertools
 import json
 import os
+import re
 import signal
 import subprocess
+import tomllib
+from dataclasses import replace
 from pathlib import Path
 from typing import get_args
 
@@ -12,11 +17,17 @@ import mir_eval
 import numpy as np
 import pytest
 import soundfile
+from hypothesis import given
+from hypothesis import strategies as st
 
+from rtchord.chords import COMMON
 from rtchord.cli import main
 from rtchord.decoder import PRESETS
-from rtchord.settings import Latency
+from rtchord.events import ChordEvent
+from rtchord.names import Naming
+from rtchord.settings import Latency, NameSettings, Settings, Target
 from tests.rig import ROOT, RTCHORD, Program, environment, rtchord
+from train.labels import parse
 
 DEMO = ROOT / "tests" / "data" / "demo.ogg"
 EVENT_KEYS = ["onset", "time", "chord", "confidence"]
@@ -118,6 +129,120 @@ def test_a_damaged_engine_is_named(sound: Path, tmp_path: Path) -> None:
     assert repr(str(tmp_path)) in only_sentence(done.stderr)
 
 
+# Each option of the help text: what is written, and what is then in force.
+OPTIONS: dict[str, tuple[tuple[str, ...], tuple[str, str], object]] = {
+    "--device": (("--device", "USB"), ("input", "device"), "USB"),
+    "--input": (("--input", "a.wav"), ("input", "file"), Path("a.wav")),
+    "--realtime": (("--input", "a.wav", "--realtime"), ("input", "realtime"), True),
+    "--no-realtime": (("--input", "a.wav", "--no-realtime"), ("input", "realtime"), False),
+    "--channels": (("--channels", "1,2"), ("input", "channels"), (1, 2)),
+    "--gate": (("--gate", "-45.5"), ("input", "gate"), -45.5),
+    "--reconnect": (("--reconnect",), ("input", "reconnect"), True),
+    "--no-reconnect": (("--no-reconnect",), ("input", "reconnect"), False),
+    "--latency": (("--latency", "fast"), ("recognise", "latency"), "fast"),
+    "--hold": (("--hold", "250"), ("recognise", "hold"), 250.0),
+    "--engine": (("--engine", "mine"), ("recognise", "engine"), "mine"),
+    "--vocabulary": (("--vocabulary", "triads"), ("names", "vocabulary"), "triads"),
+    "--bass": (("--bass",), ("names", "bass"), True),
+    "--no-bass": (("--no-bass",), ("names", "bass"), False),
+    "--spelling": (("--spelling", "flats"), ("names", "spelling"), "flats"),
+    "--transpose": (("--transpose", "-2"), ("names", "transpose"), -2),
+    "--capo": (("--capo", "3"), ("names", "capo"), 3),
+    "--midi": (("--midi",), ("midi", "send"), True),
+    "--no-midi": (("--no-midi",), ("midi", "send"), False),
+    "--midi-port": (("--midi-port", "synth"), ("midi", "port"), "synth"),
+    "--midi-channel": (("--midi-channel", "16"), ("midi", "channel"), 16),
+    "--voicing": (("--voicing", "bass+triad"), ("midi", "voicing"), "bass+triad"),
+    "--octave": (("--octave", "4"), ("midi", "octave"), 4),
+    "--velocity": (("--velocity", "100"), ("midi", "velocity"), 100),
+    "--tie": (("--tie",), ("midi", "tie"), True),
+    "--no-tie": (("--no-tie",), ("midi", "tie"), False),
+    "--yamaha": (("--yamaha",), ("midi", "yamaha"), True),
+    "--no-yamaha": (("--no-yamaha",), ("midi", "yamaha"), False),
+    "--helicon": (("--helicon",), ("midi", "helicon"), True),
+    "--no-helicon": (("--no-helicon",), ("midi", "helicon"), False),
+    "--osc": (("--osc", "a:1", "--osc", "[::1]:2"), ("osc", "targets"), (Target("a", 1), Target("::1", 2))),
+    "--format": (("--format", "jsonl"), ("screen", "format"), "jsonl"),
+    "--plain": (("--plain",), ("screen", "format"), "plain"),
+    "--record": (("--record", "a.mid", "--record", "b.lab"), ("files", "record"), (Path("a.mid"), Path("b.lab"))),
+    "--text": (("--text", "now.txt"), ("files", "text"), Path("now.txt")),
+}
+
+
+def test_every_option_of_the_help_text_is_tried_below(capsys: pytest.CaptureFixture) -> None:
+    with pytest.raises(SystemExit):
+        main(["listen", "--help"])
+    told = set(re.findall(r"(?<![\w-])--[a-z][a-z-]+", re.sub(r"\([^()]*\)", "", capsys.readouterr().out)))
+    assert told - {"--help", "--config"} == set(OPTIONS)
+
+
+def test_the_stage_manual_names_options_that_there_are() -> None:
+    told = set(re.findall(r"(?<![\w-])--[a-z][a-z-]+", (ROOT / "docs" / "stage.md").read_text()))
+    assert told <= {*OPTIONS, "--config", "--show"}
+
+
+@pytest.mark.parametrize("flag", OPTIONS)
+def test_an_option_is_in_force(flag: str, tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
+    args, (section, field), value = OPTIONS[flag]
+    empty = tmp_path / "empty.toml"
+    empty.write_text("")
+    assert main(["config", "--show", "--config", str(empty), *args]) == 0
+    shown = Settings.model_validate(tomllib.loads(capsys.readouterr().out))
+    assert getattr(getattr(shown, section), field) == value
+
+
+def test_the_configuration_is_in_force_where_no_option_is_given(
+    tmp_path: Path, capsys: pytest.CaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "rtchord").mkdir()
+    (tmp_path / "rtchord" / "config.toml").write_text("[names]\ncapo = 3\ntranspose = 1\n")
+    monkeypatch.setattr("sys.platform", "linux")
+    monkeypatch.setenv("XDG_CONFIG_HOME", str(tmp_path))
+    assert main(["config", "--show", "--capo", "5"]) == 0
+    names = tomllib.loads(capsys.readouterr().out)["names"]
+    assert (names["capo"], names["transpose"]) == (5, 1)
+
+
+@pytest.mark.parametrize("command", ["listen", "config", "doctor"])
+def test_a_bad_configuration_ends_listening_with_a_sentence(
+    command: str, tmp_path: Path, capsys: pytest.CaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("rtchord.doctor.CHECKS", ())
+    path = tmp_path / "c.toml"
+    path.write_text("[names]\ncapo = 40\n")
+    assert main([command, *(["--show"] if command == "config" else []), "--config", str(path)]) == 2
+    told = capsys.readouterr()
+    assert "names.capo = 40" in (told.out if command == "doctor" else only_sentence(told.err))
+
+
+def test_hostile_folders_do_not_reach_the_help_text(
+    capsys: pytest.CaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("sys.platform", "linux")
+    monkeypatch.setenv("XDG_CONFIG_HOME", "/x/100%s\x1b[31m\udcff")
+    with pytest.raises(SystemExit):
+        main(["listen", "--help"])
+    assert "\x1b" not in capsys.readouterr().out
+
+
+HOSTILE = st.text(st.characters(exclude_characters="\0"), max_size=30)
+
+
+@given(st.lists(st.one_of(st.sampled_from(sorted(OPTIONS)), HOSTILE, st.integers().map(str)), max_size=5))
+def test_whatever_is_typed_is_settings_or_one_sentence(words: list[str]) -> None:
+    out, err = io.StringIO(), io.StringIO()
+    with contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
+        try:
+            code = main(["config", "--show", "--config", os.devnull, *words])
+        except SystemExit as end:
+            code = int(end.code or 0)
+    assert code in (0, 2)
+    if code:
+        only_sentence(err.getvalue())
+    else:
+        assert all(line.isprintable() for line in out.getvalue().split("\n"))
+
+
 @pytest.mark.parametrize("args", [("--help",), ("listen", "--help"), ("--version",)])
 def test_help_needs_no_heavy_import(args: tuple[str, ...]) -> None:
     code = f"""
@@ -149,6 +274,27 @@ def test_jsonl_is_all_there_is_on_stdout(sound: Path) -> None:
         assert 0 <= row["onset"] <= row["time"] <= 2.0
         mir_eval.chord.validate_chord_label(row["chord"])
     assert all(line.startswith("rtchord: ") for line in done.stderr.splitlines())
+
+
+def test_names_change_the_labels_and_leave_the_rest(sound: Path) -> None:
+    def heard(*args: str) -> list[ChordEvent]:
+        done = rtchord("listen", "--input", sound, "--no-realtime", "--format", "jsonl", *args)
+        rows = [json.loads(line) for line in done.stdout.splitlines()]
+        return [ChordEvent(row["onset"], row["time"], parse(row["chord"]), row["confidence"]) for row in rows]
+
+    naming = Naming(NameSettings(vocabulary="majmin", bass=False, transpose=1))
+    expected = [event for event in map(naming.push, heard()) if event]
+    moved = heard("--vocabulary", "majmin", "--no-bass", "--transpose", "1", "--capo", "3")
+    assert moved == [replace(event, sharps=COMMON) for event in expected]
+    assert "Db:maj" in [event.chord for event in moved]
+
+
+def test_a_hold_keeps_every_chord_for_its_time() -> None:
+    done = rtchord("listen", "--input", DEMO, "--no-realtime", "--format", "jsonl", "--hold", "3000")
+    rows = [json.loads(line) for line in done.stdout.splitlines()]
+    lasted = [b["time"] - a["time"] for a, b in itertools.pairwise(rows) if a["chord"] != "N"]
+    assert lasted
+    assert min(lasted) >= 2.999
 
 
 def test_pacing_changes_no_event(sound: Path) -> None:

@@ -1,5 +1,7 @@
 """The decoder: when it speaks, what it says, how far it dates back."""
 
+from itertools import pairwise
+
 import numpy as np
 import pytest
 from pydantic import ValidationError
@@ -144,3 +146,51 @@ def test_smooth_splits_a_chord_where_its_bass_moves() -> None:
 
 def test_smooth_of_nothing_is_nothing() -> None:
     assert smooth(np.zeros((0, N_CLASSES), np.float32), np.zeros((0, N_BASS), np.float32), 12.0) == []
+
+
+def held(frames: list[tuple[np.ndarray, np.ndarray]], hold: int) -> list:
+    decoder = Decoder(SETTINGS, hold)
+    return [decision for i, (c, b) in enumerate(frames) if (decision := decoder.push(i, c, b))]
+
+
+SILENCE, ON_C, ON_AM = (classes((N, 0.95)), bass()), (classes((C, 0.95)), bass(0)), (classes((AM, 0.95)), bass(9))
+
+
+def test_a_held_chord_is_shown_that_long() -> None:
+    first, second = held([SILENCE] * 5 + [ON_C] * 6 + [ON_AM] * 40, hold=30)
+    assert (first.chord.label, second.chord.label) == ("C:maj", "A:min")
+    assert second.frame == first.frame + 30
+    assert second.onset == 11
+
+
+def test_a_challenger_that_has_gone_when_the_hold_is_over_is_not_told() -> None:
+    frames = [SILENCE] * 5 + [ON_C] * 6 + [ON_AM] * 20 + [ON_C] * 30
+    assert [d.chord.label for d in held(frames, hold=30)] == ["C:maj"]
+    assert [d.chord.label for d in held(frames, hold=0)] == ["C:maj", "A:min", "C:maj"]
+
+
+def test_a_quality_or_bass_that_has_gone_when_the_hold_is_over_is_not_told() -> None:
+    for passing in ((classes((C7, 0.9)), bass(0)), (classes((C, 0.95)), bass(7))):
+        frames = [SILENCE] * 5 + [ON_C] * 6 + [passing] * 20 + [ON_C] * 30
+        assert [d.chord.label for d in held(frames, hold=30)] == ["C:maj"]
+        assert len(held(frames, hold=0)) > 1
+
+
+def test_what_breaks_a_silence_need_not_wait() -> None:
+    frames = [ON_C] * 10 + [SILENCE] * 60 + [ON_AM] * 40
+    slow, fast = held(frames, hold=30), held(frames, hold=0)
+    assert [d.chord.label for d in slow] == ["C:maj", "N", "A:min"]
+    assert slow[2].frame == fast[2].frame
+
+
+def test_a_hold_of_nothing_changes_nothing() -> None:
+    rng = np.random.default_rng(1)
+    frames = [
+        (rng.dirichlet(np.full(N_CLASSES, 0.01)).astype(np.float32), rng.dirichlet(np.full(N_BASS, 0.1)).astype("f4"))
+        for _ in range(500)
+    ]
+    assert held(frames, hold=0) == run(frames)
+    told = held(frames, hold=12)
+    chords = [(a, b) for a, b in pairwise(told) if a.chord.index != N]
+    assert chords
+    assert all(b.frame - a.frame >= 12 for a, b in chords)

@@ -151,3 +151,20 @@ def test_transcribe_covers_the_file_without_gaps() -> None:
     assert segments[0][0] == 0
     assert segments[-1][1] == pytest.approx(samples.size / rate)
     assert all(a[1] == b[0] for a, b in itertools.pairwise(segments))
+
+
+def test_held_chords_last_and_do_not_depend_on_the_cutting(demo: tuple[np.ndarray, int]) -> None:
+    samples, rate = demo
+    recognizer = Recognizer(rate, hold=1.5)
+    events = recognizer.push(samples)
+    recognizer.reset()
+    assert events_of(recognizer, cut(samples, [997, 1, 4096])) == events
+    chords = [(a, b) for a, b in itertools.pairwise(events) if a.chord != "N"]
+    assert chords
+    assert all(b.time - a.time > 1.5 - 1 / rate for a, b in chords)
+
+
+def test_a_hold_out_of_range_is_refused() -> None:
+    for hold in (-1.0, float("nan"), float("inf")):
+        with pytest.raises(ValueError, match="hold"):
+            Recognizer(RATE, hold=hold)

@@ -4,6 +4,8 @@ import tomllib
 from pathlib import Path
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from rtchord.cli import FLAGS, LISTEN
 from rtchord.errors import UserError
@@ -76,6 +78,14 @@ def test_what_is_shown_reads_back_to_the_same() -> None:
         ("[midi]\nchannel = 17\n", "midi.channel = 17"),
         ('[recognise]\nlatency = "slow"\n', "recognise.latency = 'slow'"),
         ("[input]\ngate = nan\n", "input.gate = nan"),
+        ('[input]\nfile = "a\\u0000b"\n', "NUL"),
+        ('[files]\nrecord = ["a\\u0000.mid"]\n', "NUL"),
+        ("[names]\ncapo = 12\n", "names.capo = 12"),
+        ("[names]\ntranspose = 0.5\n", "names.transpose = 0.5"),
+        ('[names]\nvocabulary = "jazz"\n', "'full', 'sevenths', 'triads' or 'majmin'"),
+        ("[recognise]\nhold = 5001\n", "recognise.hold = 5001"),
+        ("[recognise]\nhold = -1\n", "recognise.hold = -1"),
+        ("[screen]\nformat = 1979-05-27\n", "screen.format = "),
         ('[osc]\ntargets = ["nowhere"]\n', "'nowhere'"),
         ('[midi]\nsend = false\nport = "x"\n', "contradict"),
     ],
@@ -85,6 +95,46 @@ def test_a_bad_configuration_is_told_with_its_place(config: str, named: str) -> 
         of(config)
     assert named in str(told.value)
     assert "\n" not in str(told.value)
+
+
+def test_what_is_shown_names_the_choices() -> None:
+    assert "(one of full, sevenths, triads, majmin)" in as_toml(Settings())
+
+
+def test_a_long_value_is_cut() -> None:
+    with pytest.raises(UserError) as told:
+        of(f'[recognise]\nlatency = "{"x" * 100_000}"\n')
+    assert len(str(told.value)) < 500
+
+
+TOML_VALUES = st.recursive(
+    st.one_of(st.booleans(), st.integers(), st.floats(), st.text(max_size=20), st.dates()),
+    lambda inner: st.one_of(st.lists(inner, max_size=3), st.dictionaries(st.text(max_size=5), inner, max_size=3)),
+    max_leaves=5,
+)
+KEYS = st.sampled_from([*(row for row in LISTEN), ("input", "x"), ("x", "y")])
+
+
+@given(st.dictionaries(KEYS, TOML_VALUES, max_size=4))
+def test_whatever_a_configuration_holds_it_is_settings_or_one_sentence(values: dict[tuple[str, str], object]) -> None:
+    tables: dict[str, dict[str, object]] = {}
+    for (section, field), value in values.items():
+        tables.setdefault(section, {})[field] = value
+    try:
+        settings = settings_from(tables, {}, PATH, FLAGS)
+    except UserError:
+        return
+    shown = as_toml(settings)
+    assert all(line.isprintable() for line in shown.split("\n"))
+    assert of(shown) == settings
+
+
+@pytest.mark.parametrize("text", ["a = " + "[" * 5000, "a = 1" + "0" * 5000], ids=["nested", "digits"])
+def test_absurd_files_are_one_sentence(text: str, tmp_path: Path) -> None:
+    path = tmp_path / "absurd.toml"
+    path.write_text(text)
+    with pytest.raises(UserError, match=r"absurd\.toml"):
+        read_config(path)
 
 
 def test_a_bad_option_is_told_by_its_name() -> None:
