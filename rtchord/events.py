@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from dataclasses import dataclass
 
-from rtchord.chords import Chord
+from rtchord.chords import COMMON, Chord, lead_sheet
 
 
 @dataclass(frozen=True, slots=True)
@@ -14,17 +14,25 @@ class ChordEvent:
 
     `onset`: s, when the chord began (back-dated). `time`: s of the stream consumed when the event was emitted.
     Both count from the first sample; `onset <= time`. `symbol`: class and bass. `confidence`: 0..1.
+    `sharps`: spelling of the names, see `rtchord.chords`. `shape`: name of the shape under a capo, empty without one.
     """
 
     onset: float
     time: float
     symbol: Chord
     confidence: float
+    sharps: int = COMMON
+    shape: str = ""
 
     @property
     def chord(self) -> str:
         """Harte label, e.g. ``A:min7``, ``C:maj/3``, ``N``."""
-        return self.symbol.label
+        return self.symbol.spelt(self.sharps)
+
+    @property
+    def name(self) -> str:
+        """What a musician reads: ``Am7``, ``C/E``, under a capo the shape that is played; empty for N."""
+        return self.shape or lead_sheet(self.symbol, self.sharps)
 
     def json(self) -> str:
         """One line of the JSON lines format: exactly the keys onset, time, chord, confidence."""
