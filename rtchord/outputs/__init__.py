@@ -40,10 +40,9 @@ def open_outputs(
     `prefer_midi`: a MIDI system to be tried first. `report` is given sentences for the user. UserError where one cannot
     be opened; those before it are in `outputs` then, to be closed.
     """
-    midi = settings.midi
     if settings.wants_midi:
         try:
-            outputs.append(MidiOutput(midi.port, midi.channel, prefer_midi, report))
+            outputs.append(MidiOutput(settings.midi, prefer_midi, report))
         except NoMidiError as error:
             report(str(error))
     outputs.extend(OscOutput(target, report) for target in settings.osc.targets)
