@@ -1,6 +1,7 @@
 """The command `rtchord`.
 
     rtchord devices                        what can be listened to, and where chords can be sent
+    rtchord panic --midi-port NAME         silence an instrument, whoever left it sounding
     rtchord listen [--device NAME|INDEX]   name chords as they sound
     rtchord config --show                  the settings in force, as TOML
     rtchord doctor                         whether this machine is ready, and what to do if not
@@ -146,6 +147,9 @@ def get_parser() -> argparse.ArgumentParser:
     transcribe.add_argument("file", metavar="FILE", type=Path, help="sound file")
     transcribe.add_argument("-o", "--output", metavar="OUT.lab", type=Path, required=True, help="where to write")
     transcribe.add_argument("--engine", metavar="FOLDER", type=Path, help="engine to use (default: the one shipped)")
+
+    panic = command("panic", _panic, "Silence whatever listens to a MIDI port: every note of every channel.")
+    panic.add_argument("--midi-port", metavar="NAME", required=True, help="name of the port, or any part of it")
     return parser
 
 
@@ -241,6 +245,13 @@ def _transcribe(options: argparse.Namespace) -> int:
     from rtchord.recognizer import transcribe
 
     write_lab(options.output, transcribe(options.file, options.engine))
+    return 0
+
+
+def _panic(options: argparse.Namespace) -> int:
+    from rtchord.outputs.midi import silence
+
+    print(printable(f"silenced {silence(options.midi_port)}"))
     return 0
 
 

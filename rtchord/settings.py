@@ -17,7 +17,16 @@ from difflib import get_close_matches
 from pathlib import Path
 from typing import Annotated, Any, Literal, NamedTuple, get_args, get_origin
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, field_validator, model_validator
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    ValidationError,
+    field_validator,
+    model_validator,
+)
 
 from rtchord.errors import UserError
 
@@ -49,6 +58,7 @@ Vocabulary = Literal["full", "sevenths", "triads", "majmin"]
 Spelling = Literal["sharps", "flats", "auto"]
 Voicing = Literal["full", "bass+triad", "triad", "root"]
 Format = Literal["auto", "display", "plain", "jsonl"]
+RECORDINGS = (".mid", ".lab", ".jsonl")
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,6 +106,18 @@ def _targets(value: object) -> object:
 def _text(value: object) -> object:
     """An index may be written without quotes."""
     return str(value) if isinstance(value, int) and not isinstance(value, bool) else value
+
+
+def _recording(path: Path) -> Path:
+    if path.suffix.lower() not in RECORDINGS:
+        raise ValueError(f"write a name that ends in {', '.join(RECORDINGS)}")
+    return path
+
+
+def _different(paths: tuple[Path, ...]) -> tuple[Path, ...]:
+    if len(set(paths)) < len(paths):
+        raise ValueError("name each file once")
+    return paths
 
 
 class _Section(BaseModel):
@@ -156,8 +178,8 @@ class MidiSettings(_Section):
     send: bool | None = Field(None, description="send MIDI (default: yes, but not for a file at full speed)")
     port: str | None = Field(None, description="name of an existing MIDI port (default: make one named rtchord)")
     channel: int = Field(1, ge=1, le=16, description="MIDI channel, 1 to 16")
-    voicing: Voicing = Field("full", description="notes that are sent for a chord")
-    octave: int = Field(3, ge=0, le=8, description="octave of the roots; 3 begins at MIDI note 48")
+    voicing: Voicing = Field("full", description="notes of a chord: all and the bass; at most four; three; one")
+    octave: int = Field(3, ge=0, le=7, description="octave of the roots, 0 to 7; 3 begins at MIDI note 48")
     velocity: int | None = Field(None, ge=1, le=127, description="1 to 127 (default: follows the confidence)")
     tie: bool = Field(False, description="let notes that two chords share sound on, instead of striking them again")
     yamaha: bool = Field(False, description="send Yamaha Chord Control SysEx too")
@@ -181,8 +203,10 @@ class ScreenSettings(_Section):
 class FileSettings(_Section):
     """What is written to files."""
 
-    record: tuple[Path, ...] = Field((), description="record to FILE.mid, .lab or .jsonl; may be repeated")
-    text: Path | None = Field(None, description="keep the present chord in this small text file")
+    record: Annotated[tuple[Annotated[Path, AfterValidator(_recording)], ...], AfterValidator(_different)] = Field(
+        (), description="record to FILE.mid, .lab or .jsonl; may be repeated"
+    )
+    text: Path | None = Field(None, description="keep the name of the present chord in this small file")
 
 
 class Settings(_Section):

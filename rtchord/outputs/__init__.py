@@ -8,6 +8,7 @@ from typing import Protocol
 
 from rtchord.events import ChordEvent, Status
 from rtchord.outputs.display import Display, chosen_format
+from rtchord.outputs.files import ChordText, Recording, encoder
 from rtchord.outputs.midi import MidiOutput, NoMidiError
 from rtchord.outputs.osc import OscOutput
 from rtchord.outputs.text import TextOutput
@@ -38,17 +39,22 @@ def open_outputs(
 ) -> None:
     """Append the outputs that `settings` ask for to `outputs`: those that a performer hears come first.
 
+    The standard output comes last, since writing to it may wait for its reader.
+
     `prefer_midi`: a MIDI system to be tried first. `report` is given sentences for the user. UserError where one cannot
     be opened; those before it are in `outputs` then, to be closed.
     """
     style = chosen_format(settings, sys.stdout)
-    midi = settings.midi
     if settings.wants_midi:
         try:
-            outputs.append(MidiOutput(midi.port, midi.channel, prefer_midi, report))
+            outputs.append(MidiOutput(settings.midi, prefer_midi, report))
         except NoMidiError as error:
             report(str(error))
     outputs.extend(OscOutput(target, report) for target in settings.osc.targets)
+    if settings.files.text is not None:
+        outputs.append(ChordText(settings.files.text, settings.input.file, report))
+    for path in settings.files.record:
+        outputs.append(Recording(path, encoder(path, settings.midi), report))
     if style == "display":
         outputs.append(Display(sys.stdout, settings.recognise.latency, report))
     else:

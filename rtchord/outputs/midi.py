@@ -1,38 +1,24 @@
-"""Chords as MIDI notes.
-
-Wire format, as most instruments and harmonisers read chords: the notes of the chord on one channel, in close root
-position, the third always among them, the bass below. All note-offs and note-ons of a change go out back to back,
-because receivers that sample the held notes re-voice on every gap. Notes are released one by one before CC 123, which
-much hardware ignores.
-
-    status      data            meaning
-    8c          note 00         note off
-    9c          note velocity   note on, velocity from the confidence
-    bc          7b 00           all notes off
-
-The functions are pure and speak in messages (bytes); `MidiOutput` is the port.
-"""
+"""The MIDI port: it holds the present chord, is released, watched and made again. The messages are in `messages`."""
 
 from __future__ import annotations
 
 import contextlib
+import ctypes
 import sys
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
-from rtchord.chords import NO_BASS, QUALITIES, Chord
+from rtchord.chords import NO_CHORD
 from rtchord.errors import UserError
 from rtchord.events import ChordEvent, Status
-
-NOTE_OFF, NOTE_ON, CONTROL_CHANGE = 0x80, 0x90, 0xB0
-ALL_NOTES_OFF = 123
-ROOT_NOTE = 48  # C3: roots lie in 48..59, so chord tones in 48..70
-BASS_NOTE = 36  # C2: basses lie in 36..47
-SOFTEST, LOUDEST = 40, 127  # velocities of confidence 0 and 1; softer notes are lost on many patches
+from rtchord.outputs.messages import Message, change, helicon, panic, release, velocity, voicing, yamaha_control
+from rtchord.settings import MidiSettings
 
 CLIENT, PORT = "rtchord", "chords"
 DRAIN_SECONDS = 0.05  # JACK and CoreMIDI send in a later cycle; a port closed at once takes the last note-offs with it
+LOOK_SECONDS = 0.25  # between looks whether a receiver is there; one takes 0.03 ms
+BYTE_SECONDS = 10 / 31_250  # of a 5-pin cable
 
 NO_SYSTEM = "there is no MIDI system here (neither ALSA's sequencer nor a JACK server runs)"
 # In order of preference: the rtmidi constant, how people call it, whether it can make a port of its own.
@@ -43,85 +29,82 @@ APIS = (
     ("API_WINDOWS_MM", "Windows MIDI", False),
 )
 
-Message = bytes
-
 
 class NoMidiError(UserError):
     """No MIDI port can be made on this machine."""
 
 
-def voicing(chord: Chord) -> tuple[int, ...]:
-    """MIDI notes, lowest first: the bass in 36..47, then the chord in close root position from 48..59 up.
-
-    Empty for N and X.
-    """
-    if chord.root < 0:
-        return ()
-    bass = chord.root if chord.bass == NO_BASS else chord.bass
-    tones = QUALITIES[chord.index % len(QUALITIES)].tones
-    return (BASS_NOTE + bass, *(ROOT_NOTE + chord.root + tone for tone in tones))
-
-
-def velocity(confidence: float) -> int:
-    """Note-on velocity: linear from SOFTEST at confidence 0 to LOUDEST at 1."""
-    share = min(max(confidence, 0.0), 1.0) if confidence == confidence else 0.0
-    return round(SOFTEST + share * (LOUDEST - SOFTEST))
-
-
-def change(sounding: Sequence[int], new: Sequence[int], channel: int, velocity: int) -> Iterator[Message]:
-    """Messages that turn the notes `sounding` into `new`; `channel` counts from 0."""
-    for note in sounding:
-        yield bytes((NOTE_OFF | channel, note, 0))
-    for note in new:
-        yield bytes((NOTE_ON | channel, note, velocity))
-
-
-def release(sounding: Sequence[int], channel: int) -> Iterator[Message]:
-    """Messages that end every note: one by one, then CC 123; `channel` counts from 0."""
-    yield from change(sounding, (), channel, 0)
-    yield bytes((CONTROL_CHANGE | channel, ALL_NOTES_OFF, 0))
-
-
 class MidiOutput:
     """A MIDI port that holds the present chord.
 
-    `port`: None makes a virtual port, else part of the name of an existing one. `channel`: 1..16.
-    `prefer`: an API of APIS to be tried first. `report`: told once, in a sentence, if sending fails.
-    NoMidiError where no port can be made, UserError where `port` names none or several.
+    `prefer`: an API of APIS to be tried first. `report` is told sentences: that sending fails, that a receiver has
+    gone, that it is back. NoMidiError where no port can be made, UserError where `settings.port` names none or several.
+
+    A receiver that `settings.port` names is watched from `status`; when it returns, it is given the present chord.
+    After a server's death only a new port helps, see `reopen`.
     """
 
     def __init__(
         self,
-        port: str | None = None,
-        channel: int = 1,
+        settings: MidiSettings | None = None,
         prefer: str | None = None,
         report: Callable[[str], None] = lambda _: None,
     ) -> None:
         self.open = True
-        self._channel = channel - 1
+        self._settings = settings or MidiSettings()
+        self._channel = self._settings.channel - 1
+        self._query = self._settings.port
         self._report = report
         self._sounding: tuple[int, ...] = ()  # every note that may be on, at any instant
         self._released = False
-        self._port, self.name = _virtual_port(prefer) if port is None else _existing_port(port, prefer)
+        self._event: ChordEvent | None = None  # as sent last
+        self._failing = False
+        self._there = True  # the receiver, as far as it is watched
+        self._looked = 0.0
+        self._client: Any | None
+        if self._query is None:
+            self._api, self._client = _virtual_port(prefer)
+            self._receiver = f"{CLIENT}:{PORT}"
+        else:
+            self._api, self._client, self._receiver = _existing_port(self._query, prefer)
+        self.name = f"MIDI port {self._receiver!r} ({self._api})"
 
     def send(self, event: ChordEvent) -> None:
         """Change to the chord of `event`; N is silence."""
-        old, new = self._sounding, voicing(event.symbol)
+        how = self._settings
+        old, new = self._sounding, voicing(event.symbol, how.voicing, how.octave)
+        loudness = velocity(event.confidence) if how.velocity is None else how.velocity
         # Whatever interrupts the sending, a signal included, the notes to be released are known.
         self._sounding = tuple(dict.fromkeys(old + new))
-        self._released = False
-        self._send(change(old, new, self._channel, velocity(event.confidence)))
-        self._sounding = new
+        self._event, self._released = event, False
+        if self._send(change(old, new, self._channel, loudness, how.tie)):
+            self._sounding = new
+        self._describe(event)
 
-    def status(self, status: Status) -> None:
-        """Nothing is told of it here."""
+    def status(self, status: Status) -> None:  # noqa: ARG002
+        """Look for the receiver, now and then."""
+        now = time.monotonic()
+        if self._query is None or self._client is None or now - self._looked < LOOK_SECONDS:
+            return
+        self._looked = now
+        try:
+            names = [str(name) for name in self._client.get_ports()]
+        except Exception:  # the system is going down; `alive` tells when a message fails
+            return
+        if not self._there:
+            self._connect(names)
+        elif self._receiver not in names:
+            self._there = False
+            self._report(f"{self.name} has gone; it is used again when it is back")
 
     def release(self) -> None:
         """End every note; the port stays. Never waits."""
         if self._released:
             return
+        if self._event is not None:
+            self._describe(ChordEvent(0.0, 0.0, NO_CHORD, 1.0))
         self._send(release(self._sounding, self._channel))
-        self._sounding, self._released = (), True
+        self._sounding, self._event, self._released = (), None, True
 
     def close(self) -> None:
         """End every note and take the port away.
@@ -134,17 +117,92 @@ class MidiOutput:
         self.release()
         self.open = False
         time.sleep(DRAIN_SECONDS)
-        with contextlib.suppress(Exception):
-            self._port.close_port()
-            self._port.delete()
+        if self._client is not None:
+            with contextlib.suppress(Exception):
+                self._client.close_port()
+                self._client.delete()
 
-    def _send(self, messages: Iterator[Message]) -> None:
+    def alive(self) -> bool:
+        """Whether messages go out, as far as can be known: a dead JACK server takes them without a word."""
+        return self._client is not None and not self._failing
+
+    def reopen(self) -> bool:
+        """Make the port anew, after a server's death; False where that is not yet possible.
+
+        The present chord is struck again. A virtual port has to be connected again by whoever did so before. With the
+        interpreter locked this takes about 30 ms, so it is not for every day.
+        """
+        _abandon(self._api, self._client)
+        self._client = None
+        for _, client in _clients(None, self._query is None, only=self._api):
+            try:
+                if self._query is None:
+                    client.open_virtual_port(PORT)
+            except Exception:
+                _forget([client])
+                continue
+            self._client, self._failing = client, False
+            self._there = self._query is None  # a receiver is looked for by the next `status`
+            if self._there:
+                self._report(f"{self.name} is back; what it was connected to has to be connected again")
+                self._strike_again()
+        return self._client is not None
+
+    def _connect(self, names: Sequence[str]) -> None:
+        """Connect to the receiver if it is among `names`, the ports there are."""
+        assert self._client is not None
+        matches = _matching(self._query or "", names)
+        if len(matches) != 1:
+            return
+        try:
+            self._client.close_port()  # that of before, which leads nowhere
+            self._client.open_port(matches[0], PORT)
+        except Exception:
+            return
+        self._there, self._receiver = True, names[matches[0]]
+        self.name = f"MIDI port {self._receiver!r} ({self._api})"
+        self._report(f"{self.name} is back")
+        self._strike_again()
+
+    def _strike_again(self) -> None:
+        """Give the present chord to a receiver that knows nothing, or perhaps still holds notes."""
+        event = self._event
+        if event is not None and self._send(change(self._sounding, (), self._channel, 0)):
+            self._sounding = ()
+            self.send(event)
+
+    def _describe(self, event: ChordEvent) -> None:
+        """What is sent beside the notes."""
+        if self._settings.yamaha:
+            self._send([yamaha_control(event.symbol, event.sharps)])
+        if self._settings.helicon:
+            self._send(helicon(event.symbol, self._channel))
+
+    def _send(self, messages: Iterable[Message]) -> bool:
+        """Whether all went out."""
+        if self._client is None:
+            return False
+        sent = True
         for message in messages:
             try:
-                self._port.send_message(message)
+                self._client.send_message(message)
             except Exception as error:  # a lost cable must not end the session
-                self._report(f"MIDI messages are being lost: {error}")
-                self._report = lambda _: None
+                sent = False
+                if not self._failing:
+                    self._failing = True
+                    self._report(f"MIDI messages are being lost: {error}")
+        return sent
+
+
+def silence(query: str) -> str:
+    """Send `panic` to the one MIDI port that `query` names, at the speed of a 5-pin cable; returns its name."""
+    api, client, receiver = _existing_port(query, None)
+    for message in panic():
+        client.send_message(message)
+        time.sleep(BYTE_SECONDS * len(message))
+    time.sleep(DRAIN_SECONDS)
+    _forget([client])
+    return f"MIDI port {receiver!r} ({api})"
 
 
 def list_ports() -> list[tuple[str, str]]:
@@ -157,7 +215,8 @@ def list_ports() -> list[tuple[str, str]]:
     return ports
 
 
-def _virtual_port(prefer: str | None) -> tuple[Any, str]:
+def _virtual_port(prefer: str | None) -> tuple[str, Any]:
+    """(API, client with a port of its own)."""
     reason = NO_SYSTEM
     if sys.platform == "win32":
         reason = "Windows cannot make a MIDI port: install loopMIDI, then say --midi-port loopMIDI"
@@ -170,16 +229,22 @@ def _virtual_port(prefer: str | None) -> tuple[Any, str]:
             _forget([client])
             continue
         _forget(other for _, other in clients[index + 1 :])
-        return client, f"MIDI port {f'{CLIENT}:{PORT}'!r} ({api})"
+        return api, client
     raise NoMidiError(f"no MIDI is sent, because {reason}")
 
 
-def _existing_port(query: str, prefer: str | None) -> tuple[Any, str]:
+def _matching(query: str, names: Sequence[str]) -> list[int]:
+    """Which of `names` are meant: the one of that very name, or else all that contain it in any case."""
+    text = query.casefold()
+    exact = [index for index, name in enumerate(names) if name == query]
+    return exact[:1] or [index for index, name in enumerate(names) if text and text in name.casefold()]
+
+
+def _existing_port(query: str, prefer: str | None) -> tuple[str, Any, str]:
+    """(API, client connected to the port that `query` names, name of that port)."""
     clients = _clients(prefer, virtual=False)
     ports = [(api, client, i, str(name)) for api, client in clients for i, name in enumerate(client.get_ports())]
-    text = query.casefold()
-    exact = [port for port in ports if port[3] == query]
-    matches = exact[:1] or [port for port in ports if text and text in port[3].casefold()]
+    matches = [ports[index] for index in _matching(query, [port[3] for port in ports])]
     if len(matches) != 1:
         near = ", ".join(repr(port[3]) for port in matches or ports)
         _forget(client for _, client in clients)
@@ -194,11 +259,11 @@ def _existing_port(query: str, prefer: str | None) -> tuple[Any, str]:
         client.open_port(index, PORT)
     except Exception as error:
         raise UserError(f"cannot open MIDI port {name!r}: {str(error).strip().rstrip('.')}") from None
-    return client, f"MIDI port {name!r} ({api})"
+    return api, client, name
 
 
-def _clients(prefer: str | None, virtual: bool) -> list[tuple[str, Any]]:
-    """(API, rtmidi client) of every MIDI system that answers, the preferred one first.
+def _clients(prefer: str | None, virtual: bool, only: str | None = None) -> list[tuple[str, Any]]:
+    """(API, rtmidi client) of every MIDI system that answers, or of `only` one, the preferred one first.
 
     Each API is named: rtmidi's own choice stops at the first compiled one, running or not.
     """
@@ -213,7 +278,7 @@ def _clients(prefer: str | None, virtual: bool) -> list[tuple[str, Any]]:
     clients = []
     for constant, api, can_make_ports in sorted(APIS, key=lambda row: row[1] != prefer):
         code = getattr(rtmidi, constant, None)
-        if code not in compiled or (virtual and not can_make_ports):
+        if code not in compiled or (virtual and not can_make_ports) or only not in (None, api):
             continue
         with quiet_stderr(), contextlib.suppress(Exception):
             clients.append((api, rtmidi.MidiOut(rtapi=code, name=CLIENT)))
@@ -224,3 +289,14 @@ def _forget(clients: Any) -> None:
     for client in clients:
         with contextlib.suppress(Exception):
             client.delete()
+
+
+def _abandon(api: str, client: Any | None) -> None:
+    """Let go of a client whose server may be dead.
+
+    One of JACK is never freed: once a server has died, libjack crashes or hangs in it.
+    """
+    if api == "JACK" and client is not None:
+        ctypes.pythonapi.Py_IncRef(ctypes.py_object(client))
+    elif client is not None:
+        _forget([client])

@@ -1,8 +1,8 @@
 """Chords as Open Sound Control messages over UDP.
 
-One message a change, with flat typed arguments, so that SuperCollider, Max or Pd can route it without parsing:
+Flat typed arguments, so that SuperCollider, Max or Pd can route them without parsing:
 
-    /rtchord/chord ,isisfdd
+    /rtchord/chord ,isisfdd        one a change, and a last one that says N
         i root         pitch class, C = 0; -1 for N
         s quality      Harte shorthand: maj, min7, ..; N
         i bass         pitch class; -1 for N
@@ -11,48 +11,65 @@ One message a change, with flat typed arguments, so that SuperCollider, Max or P
         d onset        s from the first sample, when the chord began
         d time         s from the first sample, when this was sent
 
-It is a bare message, to be acted on at once: a bundle stamped with the onset would be scheduled in the past.
+    /rtchord/state ,ffifid         once a second, also while the input is away
+        f level        dBFS, root mean square of the last tenth of a second; SILENCE for digital silence
+        f peak         dBFS, largest sample since the message before
+        i overflows    that the audio driver reported since the start
+        f dropped      s of audio lost on our side since the start
+        i connected    1 while the input is there, else 0
+        d time         s, as above
+
+They are bare messages. By OSC 1.0 those are acted on at once, as is a bundle with the time tag 1, which small receivers
+do not read; a bundle stamped with the onset would be scheduled in the past.
 """
 
 from __future__ import annotations
 
 import contextlib
 import socket
-from collections.abc import Callable
+import time
+from collections.abc import Callable, Iterable
 from typing import Any
 
 from pythonosc.osc_message_builder import OscMessageBuilder
 
-from rtchord.chords import NO_BASS
+from rtchord.chords import NO_BASS, NO_CHORD
 from rtchord.errors import UserError
 from rtchord.events import ChordEvent, Status
 from rtchord.settings import Target
 
-ADDRESS = "/rtchord/chord"
+CHORD, STATE = "/rtchord/chord", "/rtchord/state"
+CHORD_TYPES, STATE_TYPES = "isisfdd", "ffifid"
+SILENCE = -120.0  # dBFS; not all receivers know infinity
+HEARTBEAT_SECONDS = 1.0
 
 
 def encode(event: ChordEvent) -> bytes:
     """The datagram of an event."""
     chord = event.symbol
     bass = -1 if chord.root < 0 else chord.root if chord.bass == NO_BASS else chord.bass
-    builder = OscMessageBuilder(ADDRESS)
-    for value, kind in (
-        (chord.root, OscMessageBuilder.ARG_TYPE_INT),
-        (chord.quality, OscMessageBuilder.ARG_TYPE_STRING),
-        (bass, OscMessageBuilder.ARG_TYPE_INT),
-        (chord.label, OscMessageBuilder.ARG_TYPE_STRING),
-        (event.confidence, OscMessageBuilder.ARG_TYPE_FLOAT),
-        (event.onset, OscMessageBuilder.ARG_TYPE_DOUBLE),
-        (event.time, OscMessageBuilder.ARG_TYPE_DOUBLE),
-    ):
+    values = (chord.root, chord.quality, bass, event.chord, event.confidence, event.onset, event.time)
+    return _message(CHORD, CHORD_TYPES, values)
+
+
+def encode_state(status: Status, peak: float) -> bytes:
+    """The datagram of a state; `peak` in dBFS."""
+    level, peak = max(status.level, SILENCE), max(peak, SILENCE)
+    values = (level, peak, status.overflows, status.dropped, int(status.connected), status.time)
+    return _message(STATE, STATE_TYPES, values)
+
+
+def _message(address: str, types: str, values: Iterable[str | int | float]) -> bytes:
+    builder = OscMessageBuilder(address)
+    for kind, value in zip(types, values, strict=True):
         builder.add_arg(value, kind)
-    return builder.build().dgram
+    return bytes(builder.build().dgram)
 
 
 class OscOutput:
-    """A UDP socket to one target. UserError where the host cannot be found.
+    """A UDP socket to one target. UserError where the host cannot be found, which is looked for only once, here.
 
-    `report` is told once, in a sentence, if sending fails; nobody listening is no failure.
+    `report` is told, in a sentence, when sending fails and when it works again; nobody listening is no failure.
     """
 
     def __init__(self, target: Target, report: Callable[[str], None] = lambda _: None) -> None:
@@ -63,8 +80,13 @@ class OscOutput:
         family, kind, protocol, _, address = found[0]
         self._address: tuple[Any, ...] = address
         self.open = True
-        self.name = f"OSC at {target.host}:{target.port}"
+        self.name = f"OSC at {target}"
         self._report = report
+        self._failing = False
+        self._time = 0.0  # s of the session
+        self._silent = True  # whether N is what was sent last
+        self._peak = SILENCE
+        self._due = 0.0  # when the next heartbeat is
         self._socket = socket.socket(family, kind, protocol)
         self._socket.setblocking(False)  # a full network queue costs a message, never time
         with contextlib.suppress(OSError):
@@ -72,20 +94,41 @@ class OscOutput:
 
     def send(self, event: ChordEvent) -> None:
         """Send one message now."""
-        try:
-            self._socket.sendto(encode(event), self._address)
-        except ConnectionError:  # the last datagram found nobody listening
-            pass
-        except OSError as error:
-            self._report(f"messages to {self.name} are being lost: {error.strerror or error}")
-            self._report = lambda _: None
+        self._silent = False  # until it is sent, whatever interrupts
+        self._time = event.time
+        self._send(encode(event))
+        self._silent = event.symbol.root < 0
 
     def status(self, status: Status) -> None:
-        """Nothing is told of it here."""
+        """Send the heartbeat when it is time."""
+        self._time = status.time
+        self._peak = max(self._peak, status.peak)
+        now = time.monotonic()
+        if now >= self._due:
+            late = now - self._due > HEARTBEAT_SECONDS  # the first, or the machine has slept
+            self._due = (now if late else self._due) + HEARTBEAT_SECONDS
+            self._send(encode_state(status, self._peak))
+            self._peak = SILENCE
 
     def release(self) -> None:
-        """A message has no end."""
+        """Say N, so that no chord stays on show."""
+        if not self._silent:
+            self.send(ChordEvent(self._time, self._time, NO_CHORD, 1.0))
 
     def close(self) -> None:
         self.open = False
         self._socket.close()
+
+    def _send(self, datagram: bytes) -> None:
+        try:
+            self._socket.sendto(datagram, self._address)
+        except ConnectionError:  # the last datagram found nobody listening
+            return
+        except OSError as error:
+            if not self._failing:
+                self._failing = True
+                self._report(f"messages to {self.name} are being lost: {error.strerror or error}")
+            return
+        if self._failing:
+            self._failing = False
+            self._report(f"messages to {self.name} go out again")

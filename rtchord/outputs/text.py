@@ -129,24 +129,34 @@ def _terminal_style(stream: TextIO) -> Callable[[ChordEvent], str]:
 STYLES: dict[str, Callable[[TextIO], Callable[[ChordEvent], str]]] = {"plain": _terminal_style, "jsonl": _json_style}
 
 
+def lab_line(start: float, end: float, label: str) -> str:
+    """A line of a Harte .lab file; times in s."""
+    return f"{start:.6f}\t{end:.6f}\t{label}\n"
+
+
 def lab_lines(segments: Iterable[tuple[float, float, Chord]]) -> str:
     """The text of a Harte .lab file; `segments` are (start, end, chord) with times in s."""
-    return "".join(f"{start:.6f}\t{end:.6f}\t{chord.label}\n" for start, end, chord in segments)
+    return "".join(lab_line(start, end, chord.label) for start, end, chord in segments)
+
+
+def replace_text(path: Path, text: str) -> None:
+    """Make `text` the whole of a file, in UTF-8, at one stroke: whoever reads it finds the old or the new. OSError."""
+    target = path.resolve()  # a link stays a link
+    temporary = target.with_name(f".{target.name[:200]}.{os.getpid()}.tmp")
+    try:
+        temporary.write_text(text, encoding="utf-8", newline="\n")
+        os.replace(temporary, target)
+    finally:
+        temporary.unlink(missing_ok=True)
 
 
 def write_lab(path: Path, segments: Iterable[tuple[float, float, Chord]]) -> None:
     """Write a .lab file whole or not at all. UserError where it cannot be written."""
     text = lab_lines(segments)
-    target = path.resolve()  # a link stays a link
-    temporary = target.with_name(f".{target.name[:200]}.{os.getpid()}.tmp")
     try:
         if path.exists() and not path.is_file():  # a pipe or a terminal cannot be replaced, only written to
             path.write_text(text, encoding="ascii")
-            return
-        try:
-            temporary.write_text(text, encoding="ascii", newline="\n")
-            os.replace(temporary, target)
-        finally:
-            temporary.unlink(missing_ok=True)
+        else:
+            replace_text(path, text)
     except OSError as error:
         raise UserError(f"cannot write {str(path)!r}: {error.strerror or error}") from None

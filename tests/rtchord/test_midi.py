@@ -2,76 +2,21 @@ from __future__ import annotations
 
 import pytest
 
-from rtchord.chords import N_BASS, NO_BASS, NO_CHORD, Chord, X, chord_with_bass, class_index, pitch_classes
-from rtchord.events import ChordEvent
+from rtchord.chords import NO_CHORD, Chord, chord_with_bass, class_index
+from rtchord.events import ChordEvent, Status
 from rtchord.outputs import midi
-from rtchord.outputs.midi import MidiOutput, change, release, velocity, voicing
+from rtchord.outputs.messages import voicing
+from rtchord.outputs.midi import MidiOutput
+from rtchord.settings import MidiSettings
 
 C = chord_with_bass(class_index(0, "maj"), 0)
-C_OVER_E = chord_with_bass(class_index(0, "maj"), 4)
+C7 = chord_with_bass(class_index(0, "7"), 0)
 A_MIN7 = chord_with_bass(class_index(9, "min7"), 9)
-EVERY_CHORD = list(dict.fromkeys(chord_with_bass(index, bass) for index in range(X) for bass in range(N_BASS)))
+STATUS = Status(1.0, -20.0, -10.0, 0, 0, 0.0, True, 0.01)
 
 
 def golden(messages: object) -> str:
     return " ".join(message.hex() for message in messages)  # type: ignore[attr-defined]
-
-
-@pytest.mark.parametrize(
-    ("chord", "notes"),
-    [
-        (C, (36, 48, 52, 55)),
-        (C_OVER_E, (40, 48, 52, 55)),
-        (A_MIN7, (45, 57, 60, 64, 67)),
-        (chord_with_bass(class_index(11, "maj7"), 6), (42, 59, 63, 66, 70)),
-        (Chord(class_index(7, "sus4"), NO_BASS), (43, 55, 60, 62)),
-        (NO_CHORD, ()),
-        (Chord(X, NO_BASS), ()),
-    ],
-)
-def test_voicing(chord: Chord, notes: tuple[int, ...]) -> None:
-    assert voicing(chord) == notes
-
-
-def test_every_voicing_holds_the_bass_and_every_tone_in_close_root_position() -> None:
-    for chord in EVERY_CHORD:
-        bass, *tones = voicing(chord)
-        assert 36 <= bass <= 47, chord
-        assert bass % 12 == chord.bass, chord
-        assert 48 <= tones[0] <= 59, chord
-        assert max(tones) <= 71, chord
-        assert tones == sorted(tones), chord
-        assert tuple(tone % 12 for tone in tones) == pitch_classes(chord.index), chord
-        assert len(tones) >= 3, chord
-
-
-def test_no_two_chords_share_a_voicing() -> None:
-    assert len({voicing(chord) for chord in EVERY_CHORD}) == len(EVERY_CHORD)
-
-
-def test_first_chord_is_note_ons() -> None:
-    assert golden(change((), voicing(C), 0, 100)) == "902464 903064 903464 903764"
-
-
-def test_change_ends_the_old_chord_before_it_begins_the_new() -> None:
-    messages = change(voicing(C), voicing(A_MIN7), 0, 127)
-    assert golden(messages) == "802400 803000 803400 803700 902d7f 90397f 903c7f 90407f 90437f"
-
-
-def test_no_chord_only_ends_notes() -> None:
-    assert golden(change(voicing(C_OVER_E), voicing(NO_CHORD), 15, 90)) == "8f2800 8f3000 8f3400 8f3700"
-
-
-def test_release_ends_each_note_then_says_all_notes_off() -> None:
-    assert golden(release(voicing(C), 2)) == "822400 823000 823400 823700 b27b00"
-    assert golden(release((), 9)) == "b97b00"
-
-
-@pytest.mark.parametrize(
-    ("confidence", "value"), [(0.0, 40), (1.0, 127), (0.5, 84), (-3.0, 40), (7.0, 127), (float("nan"), 40)]
-)
-def test_velocity(confidence: float, value: int) -> None:
-    assert velocity(confidence) == value
 
 
 class Port:
@@ -81,6 +26,15 @@ class Port:
         self.sent: list[bytes] = []
         self.fail_at: int | None = None
         self.error: BaseException = OSError("cable")
+        self.closed = False
+        self.names = ["synth:in"]
+        self.connected: list[int] = []
+
+    def get_ports(self) -> list[str]:
+        return self.names
+
+    def open_port(self, index: int, _name: str) -> None:
+        self.connected.append(index)
         self.closed = False
 
     def send_message(self, message: bytes) -> None:
@@ -99,7 +53,7 @@ class Port:
 @pytest.fixture
 def port(monkeypatch: pytest.MonkeyPatch) -> Port:
     made = Port()
-    monkeypatch.setattr(midi, "_virtual_port", lambda _prefer: (made, "test"))
+    monkeypatch.setattr(midi, "_virtual_port", lambda _prefer: ("test", made))
     return made
 
 
@@ -109,7 +63,7 @@ def event(chord: Chord, confidence: float = 1.0) -> ChordEvent:
 
 def sounding(messages: list[bytes]) -> set[tuple[int, int]]:
     held: set[tuple[int, int]] = set()
-    for status, note, _ in messages:
+    for status, note, *_ in messages:
         if status & 0xF0 == 0x90:
             held.add((status & 15, note))
         elif status & 0xF0 == 0x80:
@@ -118,7 +72,7 @@ def sounding(messages: list[bytes]) -> set[tuple[int, int]]:
 
 
 def test_output_holds_one_chord_at_a_time(port: Port) -> None:
-    output = MidiOutput(channel=3)
+    output = MidiOutput(MidiSettings(channel=3))
     output.send(event(C))
     output.send(event(A_MIN7))
     assert sounding(port.sent) == {(2, note) for note in voicing(A_MIN7)}
@@ -153,3 +107,126 @@ def test_a_failing_port_is_reported_once_and_does_not_raise(port: Port) -> None:
         output.send(event(C))
     assert len(said) == 1
     assert "cable" in said[0]
+
+
+def test_a_note_whose_end_was_lost_is_ended_again(port: Port) -> None:
+    output = MidiOutput()
+    output.send(event(C))
+    port.fail_at = len(port.sent)  # the first note-off
+    output.send(event(A_MIN7))
+    output.release()
+    assert sounding(port.sent) == set()
+
+
+@pytest.mark.parametrize(
+    ("settings", "sent"),
+    [
+        (MidiSettings(voicing="root", octave=2, velocity=99, channel=16), "9f2463"),
+        (MidiSettings(voicing="triad", velocity=1), "903001 903401 903701"),
+        (MidiSettings(voicing="root", velocity=1, yamaha=True), "903001 f0437e0231137f7ff7"),
+        (MidiSettings(voicing="root", velocity=1, helicon=True, channel=2), "913001 b17611 b17512"),
+    ],
+)
+def test_settings_decide_what_is_sent(port: Port, settings: MidiSettings, sent: str) -> None:
+    MidiOutput(settings).send(event(C7))
+    assert golden(port.sent) == sent
+
+
+def test_what_is_sent_beside_the_notes_tells_what_they_cannot(port: Port) -> None:
+    output = MidiOutput(MidiSettings(voicing="triad", yamaha=True))
+    output.send(event(C))
+    before = len(port.sent)
+    output.send(event(C7))
+    assert golden(port.sent[before:]) == "f0437e0231137f7ff7"
+
+
+def test_yamaha_roots_follow_the_spelling_of_the_event(port: Port) -> None:
+    output = MidiOutput(MidiSettings(voicing="root", yamaha=True))
+    for sharps in (0, 5):
+        output.send(ChordEvent(0.0, 0.0, chord_with_bass(class_index(6, "maj"), 6), 1.0, sharps))
+    assert [message[4] for message in port.sent if message[0] == 0xF0] == [0x25, 0x44]
+
+
+def test_at_the_end_the_chord_is_taken_back_in_every_language(port: Port) -> None:
+    output = MidiOutput(MidiSettings(voicing="root", velocity=1, yamaha=True, helicon=True))
+    output.send(event(C))
+    before = len(port.sent)
+    output.release()
+    output.release()
+    assert golden(port.sent[before:]) == "f0437e0231227f7ff7 b07600 b07500 803000 b07b00"
+
+
+def test_tie_holds_common_notes_through_a_change(port: Port) -> None:
+    output = MidiOutput(MidiSettings(tie=True, velocity=1))
+    output.send(event(C))
+    before = len(port.sent)
+    output.send(event(A_MIN7))
+    assert golden(port.sent[before:]) == "802400 803000 803400 803700 902d01 903901 903c01 904001 904301"
+    before = len(port.sent)
+    output.send(event(chord_with_bass(class_index(9, "min"), 0)))  # Am/C shares A C E
+    assert golden(port.sent[before:]) == "802d00 804300 902401"
+    output.send(event(NO_CHORD))
+    assert sounding(port.sent) == set()
+
+
+@pytest.fixture
+def watched(port: Port, monkeypatch: pytest.MonkeyPatch) -> tuple[MidiOutput, list[str]]:
+    monkeypatch.setattr(midi, "_existing_port", lambda _query, _prefer: ("test", port, "synth:in"))
+    monkeypatch.setattr(midi, "LOOK_SECONDS", 0.0)
+    said: list[str] = []
+    return MidiOutput(MidiSettings(port="SYNTH"), report=said.append), said
+
+
+def test_a_receiver_that_goes_is_told_once(port: Port, watched: tuple[MidiOutput, list[str]]) -> None:
+    output, said = watched
+    output.status(STATUS)
+    assert said == []
+    port.names = ["other:in"]
+    for _ in range(3):
+        output.status(STATUS)
+    assert said == ["MIDI port 'synth:in' (test) has gone; it is used again when it is back"]
+
+
+def test_a_receiver_that_returns_is_given_the_present_chord(port: Port, watched: tuple[MidiOutput, list[str]]) -> None:
+    output, said = watched
+    output.send(event(C))
+    port.names = []
+    output.status(STATUS)
+    output.send(event(A_MIN7))
+    before = len(port.sent)
+    port.names = ["other:in", "synth-01:in"]  # some systems number a port that returns
+    output.status(STATUS)
+    assert port.connected == [1]
+    assert "is back" in said[-1]
+    assert sounding(port.sent[before:]) == {(0, note) for note in voicing(A_MIN7)}
+
+
+def test_two_that_could_be_meant_are_not_guessed_between(port: Port, watched: tuple[MidiOutput, list[str]]) -> None:
+    output, _ = watched
+    port.names = []
+    output.status(STATUS)
+    port.names = ["synth-01:in", "synth-02:in"]
+    output.status(STATUS)
+    assert port.connected == []
+
+
+def test_a_port_is_made_again_after_its_server_died(port: Port, monkeypatch: pytest.MonkeyPatch) -> None:
+    said: list[str] = []
+    output = MidiOutput(report=said.append)
+    output.send(event(C))
+    port.fail_at = len(port.sent)
+    output.send(event(A_MIN7))
+    assert not output.alive()
+    monkeypatch.setattr(midi, "_clients", lambda *_, **__: [])
+    assert not output.reopen()
+    assert not output.alive()
+    output.send(event(C7))  # the show goes on without
+    fresh = Port()
+    fresh.open_virtual_port = lambda _name: None  # type: ignore[attr-defined]
+    monkeypatch.setattr(midi, "_clients", lambda *_, **__: [("test", fresh)])
+    assert output.reopen()
+    assert output.alive()
+    assert sounding(fresh.sent) == {(0, note) for note in voicing(C7)}
+    output.release()
+    assert sounding(fresh.sent) == set()
+    assert [("lost" in sentence, "is back" in sentence) for sentence in said] == [(True, False), (False, True)]

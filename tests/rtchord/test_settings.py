@@ -142,6 +142,22 @@ def test_a_bad_option_is_told_by_its_name() -> None:
         of("", midi__channel="17")
 
 
+@pytest.mark.parametrize(
+    ("options", "named"),
+    [
+        ({"files__record": ["a.mid", "b.wav"]}, "--record 'b.wav': write a name that ends in .mid, .lab, .jsonl"),
+        ({"files__record": ["a"]}, "--record 'a'"),
+        ({"files__record": ["a.mid", "./a.mid"]}, "name each file once"),
+        ({"midi__octave": "8"}, "--octave '8'"),
+        ({"midi__velocity": "0"}, "--velocity '0'"),
+    ],
+)
+def test_what_could_not_be_sent_or_recorded_is_refused(options: dict[str, object], named: str) -> None:
+    with pytest.raises(UserError) as told:
+        of("", **options)
+    assert named in str(told.value)
+
+
 def test_a_missing_or_broken_file_is_named(tmp_path: Path) -> None:
     broken = tmp_path / "broken.toml"
     broken.write_text("[midi\n")
