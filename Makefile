@@ -9,8 +9,9 @@ BIN = .venv/bin
 DEMO = tests/data/demo.ogg
 SOURCES = pyproject.toml README.md LICENSE $(shell find rtchord -type f ! -path '*/__pycache__/*')
 
-# Debian packages that the tests need: a JACK server and its tools, PortAudio, oscdump, a synthesizer and its sounds.
-PACKAGES = jackd2 libportaudio2 liblo-tools fluidsynth fluid-soundfont-gm timgm6mb-soundfont
+# Debian packages that the tests need: a JACK server and its tools, PortAudio, oscdump, a synthesizer and its sounds,
+# SuperCollider's language.
+PACKAGES = jackd2 libportaudio2 liblo-tools fluidsynth fluid-soundfont-gm timgm6mb-soundfont supercollider-language
 APT = DEBIAN_FRONTEND=noninteractive apt-get -qq -o DPkg::Lock::Timeout=300 -o Acquire::Retries=3
 
 .PHONY: demo test check system clean
