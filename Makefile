@@ -1,5 +1,6 @@
 # make demo   recognise the bundled recording in real time
 # make test   install what the tests need, check, run the tests
+# make ardour a DAW records the chords (Debian package: ardour)
 # make check  lint, types, and the wheel in an empty environment
 # make clean  remove what the others made
 
@@ -10,17 +11,21 @@ DEMO = tests/data/demo.ogg
 SOURCES = pyproject.toml README.md LICENSE $(shell find rtchord -type f ! -path '*/__pycache__/*')
 
 # Debian packages that the tests need: a JACK server and its tools, PortAudio, oscdump, a synthesizer and its sounds,
-# a voice, a terminal.
-PACKAGES = jackd2 libportaudio2 liblo-tools fluidsynth fluid-soundfont-gm timgm6mb-soundfont espeak-ng tmux
+# a voice, a terminal, SuperCollider's language.
+PACKAGES = jackd2 libportaudio2 liblo-tools fluidsynth fluid-soundfont-gm timgm6mb-soundfont espeak-ng tmux \
+	supercollider-language
 APT = DEBIAN_FRONTEND=noninteractive apt-get -qq -o DPkg::Lock::Timeout=300 -o Acquire::Retries=3
 
-.PHONY: demo test check system clean
+.PHONY: demo test ardour check system clean
 
 demo: .venv/run
 	$(BIN)/rtchord listen --input $(DEMO) --realtime --no-midi
 
 test: system check
 	$(BIN)/python -m pytest
+
+ardour: system .venv/dev
+	$(BIN)/python -m pytest tests/ardour.py
 
 check: .venv/dev build/wheel-works
 	$(BIN)/ruff check .

@@ -88,15 +88,17 @@ def test_closing_releases_the_chord_once_and_gives_the_port_back(port: Port) -> 
     assert not output.open
 
 
-@pytest.mark.parametrize("where", range(9))
-def test_interrupted_anywhere_in_a_change_it_still_releases_every_note(port: Port, where: int) -> None:
-    output = MidiOutput()
+@pytest.mark.parametrize("tie", [False, True])
+@pytest.mark.parametrize("where", range(12))
+def test_interrupted_anywhere_in_a_change_it_still_releases_every_note(port: Port, where: int, tie: bool) -> None:
+    output = MidiOutput(MidiSettings(tie=tie, yamaha=True, helicon=True))
     output.send(event(C))
     port.fail_at, port.error = len(port.sent) + where, KeyboardInterrupt()
     with pytest.raises(KeyboardInterrupt):
         output.send(event(A_MIN7))
     output.close()
     assert sounding(port.sent) == set()
+    assert golden(port.sent[-1:]) == "b07b00"
 
 
 def test_a_failing_port_is_reported_once_and_does_not_raise(port: Port) -> None:

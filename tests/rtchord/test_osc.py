@@ -145,7 +145,10 @@ def test_the_last_word_is_no_chord(receiver: socket.socket) -> None:
 
 def test_several_targets_hear_the_same(receiver: socket.socket) -> None:
     with socket.socket(socket.AF_INET6, socket.SOCK_DGRAM) as other:
-        other.bind(("::1", 0))
+        try:
+            other.bind(("::1", 0))
+        except OSError:
+            pytest.skip("needs IPv6")
         outputs = [
             OscOutput(Target("127.0.0.1", receiver.getsockname()[1])),
             OscOutput(Target("::1", other.getsockname()[1])),

@@ -16,7 +16,7 @@ import pytest
 import soundfile
 
 from rtchord.chords import N_BASS, Chord, X, chord_with_bass
-from rtchord.outputs.midi import voicing
+from rtchord.outputs.messages import voicing
 from tests import rig
 from tests.rig import MIDI_RECEIVER, PLAYER, RTCHORD, JackServer, Program, held_notes, midi_messages, osc_receiver
 
@@ -107,7 +107,9 @@ def test_stderr_says_what_is_heard_and_where_it_goes(performance: Performance) -
 
 def test_osc_carries_every_event(performance: Performance) -> None:
     events = [json.loads(line) for line in performance.out]
-    messages = [OSC_LINE.match(line) for line in performance.osc]
+    *messages, last = [OSC_LINE.match(line) for line in performance.osc if "/rtchord/chord" in line]
+    assert last is not None
+    assert last.group(2, 3) == ("-1", "N")  # said at the end, so that no chord stays on show
     assert len(events) == len(messages) >= 2
     for event, message in zip(events, messages, strict=True):
         assert message is not None
