@@ -24,7 +24,7 @@ from rtchord.settings import GATE_DBFS
 Float32 = NDArray[np.float32]
 
 STEADY_DB, MARGIN_DB = 20.0, 8.0  # see Gate
-FLOOR_SECONDS, MEAN_SECONDS = 2.0, 0.23
+STEADY_SECONDS, MEAN_SECONDS = 2.0, 0.23
 OFFLINE_PENALTY = 20.0  # nats for a change in the offline decode
 _NATS_PER_DB = np.log(10) / 20
 
@@ -33,9 +33,10 @@ class Gate:
     """Tells frames in which somebody plays from silence and from the hum of an idle amplifier.
 
     A frame without a sounding bin is silence, whatever the model thinks of it. A bin sounds if a sinusoid there would
-    be above `gate` dBFS and, up to STEADY_DB more than that, also MARGIN_DB above the bin's own floor: the least
-    that its mean level was in the last FLOOR_SECONDS, or up to twice as long. What keeps its level for so long is hum;
-    what is played is struck, decays and moves on. Hiss needs no gate: the model knows it.
+    be above `gate` dBFS and, up to STEADY_DB more than that, also MARGIN_DB above the hum that is known of that bin:
+    the least of its mean level in the last stretch of STEADY_SECONDS over which that changed by less than MARGIN_DB.
+    Hum keeps its level for so long; what is played is struck, decays and moves on. When the level falls below the
+    hum, that was none, or it is over. Hiss needs no gate: the model knows it.
     """
 
     def __init__(self, features: Features, gate: float) -> None:
@@ -45,38 +46,43 @@ class Gate:
             for level in (gate, gate + STEADY_DB)
         )
         self._margin = np.float32(MARGIN_DB * _NATS_PER_DB)
-        self._every = max(1, round(FLOOR_SECONDS * features.frame_rate))
+        self._stretch = max(1, round(STEADY_SECONDS * features.frame_rate))
         self._filled = round(features.longest_ms / 1000 * features.frame_rate)  # frames until all windows are
         self._share = np.float32(1 / (MEAN_SECONDS * features.frame_rate))
-        self._mean, self._now, self._before, self._limit = np.empty((4, features.bins), np.float32)
-        self._silent = np.empty(features.bins, np.bool_)
+        self._mean, self._lowest, self._highest, self._hum, self._limit = np.empty((5, features.bins), np.float32)
+        self._yes = np.empty(features.bins, np.bool_)
         self.reset()
 
     def reset(self) -> None:
-        """Begin a new stream, of whose noise nothing is known."""
-        self._now.fill(np.inf)
-        self._before.fill(np.inf)
+        """Begin a new stream, of whose noise nothing is known: it may be hum until it changes."""
+        self._hum.fill(np.inf)
+        self._lowest.fill(np.inf)
+        self._highest.fill(-np.inf)
         self._frames = 0
 
     def silent(self, frame: Float32) -> bool:
         """Whether nobody plays in this frame (bins,); to be given every frame of the stream, in order."""
         self._frames += 1
         limit = self._limit
-        if self._frames <= self._filled:  # the windows still hold what was before the stream, which is no floor
+        if self._frames <= self._filled:  # the windows still hold what was before the stream
             np.copyto(self._mean, frame)
         else:
             np.subtract(frame, self._mean, out=limit)
             np.multiply(limit, self._share, out=limit)
             np.add(self._mean, limit, out=self._mean)
-            if self._frames % self._every == 0:
-                np.copyto(self._before, self._now)
-                self._now.fill(np.inf)
-            np.minimum(self._now, self._mean, out=self._now)
-        np.minimum(self._now, self._before, out=limit)
-        np.add(limit, self._margin, out=limit)
+            np.minimum(self._lowest, self._mean, out=self._lowest)
+            np.maximum(self._highest, self._mean, out=self._highest)
+            np.minimum(self._hum, self._mean, out=self._hum)
+            if self._frames % self._stretch == 0:
+                np.subtract(self._highest, self._lowest, out=limit)
+                np.less(limit, self._margin, out=self._yes)
+                np.copyto(self._hum, self._lowest, where=self._yes)
+                self._lowest.fill(np.inf)
+                self._highest.fill(-np.inf)
+        np.add(self._hum, self._margin, out=limit)
         np.clip(limit, self._least, self._most, out=limit)
-        np.less(frame, limit, out=self._silent)
-        return bool(self._silent.all())
+        np.less(frame, limit, out=self._yes)
+        return bool(self._yes.all())
 
 
 class Recognizer:

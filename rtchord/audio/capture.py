@@ -47,7 +47,7 @@ from rtchord.errors import UserError
 MEMORY = 1 << 22  # bytes of samples that the processes share: 10 s of two channels at 48 kHz
 RING_SECONDS = 1.0  # at least, where it fits; a chord that comes later than this helps nobody, so the rest is dropped
 TICK_SECONDS = 0.05  # between looks at the device's health, and at signals while there is nothing else to do
-ANSWER_SECONDS = 15.0  # for PortAudio to look for devices, or to open one; some drivers take seconds
+ANSWER_SECONDS = 8.0  # for PortAudio to look for devices, or to open one; some drivers take seconds
 FIRST_CALLBACK_SECONDS = 5.0
 STALL_SECONDS = 1.5  # without a callback, once they have begun
 WATCH_GAP_SECONDS = 0.5  # a watcher that was itself asleep this long has seen nothing and starts over
@@ -56,6 +56,10 @@ SILENT_FRAMES = 4096  # of zeros, from a JACK client that is not there, say that
 LOST, VANISHED = "lost", "vanished"  # the second: the device alone has gone, its server is well
 
 Wanted = str | InputDevice | None  # a query, a device that was lost, or the default input
+
+
+class NoAnswerError(UserError):
+    """PortAudio hangs, as it may while a server comes or goes."""
 
 
 class Watchdog:
@@ -133,7 +137,7 @@ class Capture:
         try:
             while not self._pipe.poll(TICK_SECONDS):
                 if time.monotonic() > deadline:
-                    raise UserError("there is no audio input because PortAudio does not answer")
+                    raise NoAnswerError("there is no audio input because PortAudio does not answer")
                 yield []
             answer = self._pipe.recv()
         except (EOFError, OSError):
@@ -202,6 +206,7 @@ def _capture(
     while not pipe.poll(TICK_SECONDS):
         if not _active(stream):
             pipe.send(LOST)
+            opened.clear()  # nothing of a dead server can be closed
             break
         if vanished():
             pipe.send(VANISHED)

@@ -10,11 +10,12 @@ from typing import Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from rtchord.audio.capture import TICK_SECONDS, VANISHED, Capture, Wanted, Watchdog
+from rtchord.audio.capture import TICK_SECONDS, VANISHED, Capture, NoAnswerError, Wanted, Watchdog
 from rtchord.audio.device import pick_channels
 from rtchord.audio.files import AudioFile
 from rtchord.audio.mix import MonoMix
 from rtchord.audio.resample import MAX_RATE, MIN_RATE
+from rtchord.audio.ring import RingBuffer
 from rtchord.errors import UserError
 
 Float32 = NDArray[np.float32]
@@ -80,16 +81,21 @@ class DeviceSource:
         self._overflows, self._dropped = 0, 0.0  # of captures that are over
         self.host_api: str | None = None
         self._capture: Capture | None = None
-        for _ in self._find(query):
-            pass
+        self._ring: RingBuffer | None = None
+        try:
+            for _ in self._find(query):
+                pass
+        except NoAnswerError:  # another process may have more luck
+            for _ in self._find(query):
+                pass
 
     @property
     def overflows(self) -> int:
-        return self._overflows + (self._capture.ring.overflows if self._capture else 0)
+        return self._overflows + (self._ring.overflows if self._ring else 0)
 
     @property
     def dropped(self) -> float:
-        return self._dropped + (self._capture.ring.dropped / self.rate if self._capture else 0)
+        return self._dropped + (self._ring.dropped / self.rate if self._ring else 0)
 
     def start(self) -> None:
         assert self._capture is not None
@@ -103,18 +109,16 @@ class DeviceSource:
                 raise DeviceLostError(f"audio input {self._device} is lost; start again when it is back")
             self._report(f"audio input {self._device} is lost; waiting for it to return")
             self.connected = False
+            yield NOTHING  # for the notes to be ended, before anything that takes time
             self.close()
             yield from self._returned()
             self._report(f"audio input {self._device} is back, {self.rate} Hz")
 
     def close(self) -> None:
+        self._overflows, self._dropped, self._ring = self.overflows, self.dropped, None
         capture, self._capture = self._capture, None
-        if capture is None:
-            return
-        if hasattr(capture, "ring"):
-            self._overflows += capture.ring.overflows
-            self._dropped += capture.ring.dropped / self.rate
-        capture.close()
+        if capture is not None:
+            capture.close()
 
     def _find(self, wanted: Wanted) -> Iterator[None]:
         """A capture that is ready to start; gives the caller its turn while it waits."""
@@ -130,7 +134,7 @@ class DeviceSource:
         except BaseException:
             self.close()
             raise
-        ring = self._capture.ring
+        self._ring = ring = self._capture.ring
         self._device = device
         self.rate, self.host_api = device.rate, device.host_api
         self._buffer = np.zeros((ring.channels, ring.capacity), np.float32)
@@ -141,7 +145,8 @@ class DeviceSource:
     def _heard(self) -> Iterator[Float32]:
         """Blocks until the input is lost."""
         assert self._capture is not None
-        ring, buffer = self._capture.ring, self._buffer
+        assert self._ring is not None
+        ring, buffer = self._ring, self._buffer
         ticked = heard = time.monotonic()
         watchdog = Watchdog(heard)
         while True:
