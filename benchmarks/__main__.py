@@ -43,11 +43,17 @@ def parser() -> argparse.ArgumentParser:
     picture = commands.add_parser("cqt-picture", help="centred, right-aligned and variable-Q frames around an onset")
     picture.add_argument("file", type=Path)
     picture.add_argument("--png", type=Path, required=True)
+    capture = commands.add_parser("capture", help="samples lost by three ways to capture, beside a busy thread (JACK)")
+    capture.add_argument("--seconds", type=float, default=10.0, help="of each of 24 runs")
+    soak = commands.add_parser("soak", help="memory, drift and stuck notes over long runs (the live ones over JACK)")
+    soak.add_argument("--hours", type=float, default=10.0, help="of audio to stream as fast as it goes; 0 for none")
+    soak.add_argument("--minutes", type=float, default=20.0, help="of a live session; 0 for none")
+    soak.add_argument("--stops", type=int, default=200, help="sessions to end by SIGTERM; 0 for none")
     report = commands.add_parser("report", help="write the tables of the documents from benchmarks/results/")
     report.add_argument("--check", action="store_true", help="write nothing; exit 1 if a document is out of date")
     for command in (online, offline, hop):
         command.add_argument("--engine", type=Path, help="engine folder; default: the shipped one")
-    for command in (online, offline, hop, resampling, cqt):
+    for command in (online, offline, hop, resampling, cqt, capture, soak):
         command.add_argument("--json", action="store_true", help="print the whole result as JSON")
         command.add_argument("--output", type=Path, help="also write it here, with machine, versions and commit")
     return root
@@ -93,6 +99,16 @@ def main(argv: list[str] | None = None) -> int:
 
             result = cqt(args.hops, args.hours)
             table = {key: value for key, value in result.items() if not isinstance(value, dict | list)}
+        elif args.command == "soak":
+            from benchmarks.soak import soak as run
+
+            result = run(args.hours, args.minutes, args.stops)
+            table = {f"{part}.{k}": v for part, row in result.items() for k, v in row.items()}  # type: ignore[attr-defined]
+        elif args.command == "capture":
+            from benchmarks.capture import capture as measure
+
+            result = measure(args.seconds)
+            table = result["lost"]
         elif args.command == "resampling":
             from benchmarks.resampling import resampling
 

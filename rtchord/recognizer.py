@@ -20,17 +20,70 @@ from rtchord.cqt import Features, FrameStream
 from rtchord.decoder import PRESETS, Decision, Decoder, DecoderSettings, smooth
 from rtchord.errors import UserError
 from rtchord.events import ChordEvent
+from rtchord.settings import GATE_DBFS
 
 Float32 = NDArray[np.float32]
 
-GATE_DBFS = -70.0  # a frame in which no sinusoid is louder than this is silence, whatever the model thinks of it
+STEADY_DB, MARGIN_DB = 20.0, 8.0  # see Gate
+STEADY_SECONDS, MEAN_SECONDS = 2.0, 0.23
 OFFLINE_PENALTY = 20.0  # nats for a change in the offline decode
+_NATS_PER_DB = np.log(10) / 20
 
 
-def silence_threshold(features: Features) -> Float32:
-    """(bins,) log magnitude of a sinusoid of GATE_DBFS at each bin."""
-    amplitude = 10 ** (GATE_DBFS / 20)
-    return np.log(amplitude / 2 * np.sqrt(features.lengths) + features.log_offset).astype(np.float32)
+class Gate:
+    """Tells frames in which somebody plays from silence and from the hum of an idle amplifier.
+
+    A frame without a sounding bin is silence, whatever the model thinks of it. A bin sounds if a sinusoid there would
+    be above `gate` dBFS and, up to STEADY_DB more than that, also MARGIN_DB above the hum that is known of that bin:
+    the least of its mean level in the last stretch of STEADY_SECONDS over which that changed by less than MARGIN_DB.
+    Hum keeps its level for so long; what is played is struck, decays and moves on. When the level falls below the
+    hum, that was none, or it is over. Hiss needs no gate: the model knows it.
+    """
+
+    def __init__(self, features: Features, gate: float) -> None:
+        full_scale = np.log(np.sqrt(features.lengths) / 2)  # log magnitude of a sinusoid of 0 dBFS
+        self._least, self._most = (
+            np.log(np.exp(full_scale + level * _NATS_PER_DB) + features.log_offset).astype(np.float32)
+            for level in (gate, gate + STEADY_DB)
+        )
+        self._margin = np.float32(MARGIN_DB * _NATS_PER_DB)
+        self._stretch = max(1, round(STEADY_SECONDS * features.frame_rate))
+        self._filled = round(features.longest_ms / 1000 * features.frame_rate)  # frames until all windows are
+        self._share = np.float32(1 / (MEAN_SECONDS * features.frame_rate))
+        self._mean, self._lowest, self._highest, self._hum, self._limit = np.empty((5, features.bins), np.float32)
+        self._yes = np.empty(features.bins, np.bool_)
+        self.reset()
+
+    def reset(self) -> None:
+        """Begin a new stream, of whose noise nothing is known: it may be hum until it changes."""
+        self._hum.fill(np.inf)
+        self._lowest.fill(np.inf)
+        self._highest.fill(-np.inf)
+        self._frames = 0
+
+    def silent(self, frame: Float32) -> bool:
+        """Whether nobody plays in this frame (bins,); to be given every frame of the stream, in order."""
+        self._frames += 1
+        limit = self._limit
+        if self._frames <= self._filled:  # the windows still hold what was before the stream
+            np.copyto(self._mean, frame)
+        else:
+            np.subtract(frame, self._mean, out=limit)
+            np.multiply(limit, self._share, out=limit)
+            np.add(self._mean, limit, out=self._mean)
+            np.minimum(self._lowest, self._mean, out=self._lowest)
+            np.maximum(self._highest, self._mean, out=self._highest)
+            np.minimum(self._hum, self._mean, out=self._hum)
+            if self._frames % self._stretch == 0:
+                np.subtract(self._highest, self._lowest, out=limit)
+                np.less(limit, self._margin, out=self._yes)
+                np.copyto(self._hum, self._lowest, where=self._yes)
+                self._lowest.fill(np.inf)
+                self._highest.fill(-np.inf)
+        np.add(self._hum, self._margin, out=limit)
+        np.clip(limit, self._least, self._most, out=limit)
+        np.less(frame, limit, out=self._yes)
+        return bool(self._yes.all())
 
 
 class Recognizer:
@@ -46,7 +99,7 @@ class Recognizer:
         rate: int,
         engine: Path | str | None = None,
         latency: str | DecoderSettings = "balanced",
-        *,
+        gate: float = GATE_DBFS,
         hold: float = 0.0,
     ) -> None:
         if rate != int(rate):
@@ -62,7 +115,7 @@ class Recognizer:
         self._stream = FrameStream(rate, self.engine.manifest.features)
         features = self.engine.manifest.features
         self._decoder = Decoder(latency, math.ceil(hold * features.sample_rate / features.hop))
-        self._silence = silence_threshold(self.engine.manifest.features)
+        self._gate = Gate(features, gate)
         self._n_classes, self._n_bass = _one_hot_silence()
         self._emitted = False
 
@@ -70,6 +123,7 @@ class Recognizer:
         """Begin a new stream at time 0."""
         self._stream.reset()
         self.engine.reset()
+        self._gate.reset()
         self._decoder.reset()
         self._emitted = False
 
@@ -101,7 +155,7 @@ class Recognizer:
 
     def _posteriors(self, frame: Float32) -> tuple[Float32, Float32]:
         classes, bass = self.engine.step(frame)
-        if (frame < self._silence).all():
+        if self._gate.silent(frame):
             return self._n_classes, self._n_bass
         return classes, bass
 
@@ -121,14 +175,14 @@ def posteriors(samples: Float32, rate: int, engine: engines.Engine) -> tuple[Flo
     """Posteriors of a whole recording: classes (frames, 170), bass (frames, 13), and each frame's time in s."""
     stream = FrameStream(rate, engine.manifest.features)
     frames = stream.push(samples)
-    silent = np.all(frames < silence_threshold(engine.manifest.features), axis=1)
+    gate = Gate(engine.manifest.features, GATE_DBFS)
     no_classes, no_bass = _one_hot_silence()
     classes = np.empty((len(frames), no_classes.size), np.float32)
     bass = np.empty((len(frames), no_bass.size), np.float32)
     engine.reset()
     for i, frame in enumerate(frames):
         heard = engine.step(frame)
-        classes[i], bass[i] = (no_classes, no_bass) if silent[i] else heard
+        classes[i], bass[i] = (no_classes, no_bass) if gate.silent(frame) else heard
     engine.reset()
     return classes, bass, np.array([stream.time_of(i) for i in range(len(frames))])
 

@@ -1,148 +1,72 @@
-"""A session on stage: the only room with threads, clocks and signals.
+"""A session on stage: threads, clocks and signals.
 
-Threads: PortAudio's calls the capture callback, which only fills the ring buffer; the main thread empties it, runs the
-recognizer and sends the events. A file takes the same way, from blocks that are paced like a device's or not at all.
+Processes: the audio driver is another one's business (rtchord.audio.capture), which fills a ring buffer in memory that
+both share; the main thread here empties it, runs the recognizer and sends the events. A file takes the same way, from
+blocks that are paced like a device's or not at all.
+
+Time: seconds of audio heard, and of the clock on the wall while the input was away. So it never runs backwards, and
+what was recorded fits a recording that somebody else made meanwhile.
 
 Ways out, all of which release every sounding note first:
     the file ends, SIGINT, SIGTERM, SIGHUP    exit code 0
     the reader of stdout has gone             0, if nothing else is left to send to
-    bad input                                 2
-    the audio device is lost                  3, by os._exit where PortAudio hangs
+    an exception in any thread                1
+    bad input, or the last output failed      2
+    the audio device is lost                  3, with --no-reconnect
 """
 
 from __future__ import annotations
 
+import _thread
 import contextlib
+import faulthandler
 import os
 import signal
 import sys
 import threading
 import time
-from collections.abc import Iterable, Iterator
-from pathlib import Path
+from collections.abc import Iterable
+from dataclasses import replace
+from statistics import median
 from types import FrameType
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol, runtime_checkable
 
 import numpy as np
 from numpy.typing import NDArray
 
 from rtchord.audio import device as devices
-from rtchord.audio.files import AudioFile
-from rtchord.audio.ring import MonoMix
+from rtchord.audio.source import DeviceSource, FileSource, Source
+from rtchord.chords import NO_CHORD
 from rtchord.errors import UserError
-from rtchord.events import ChordEvent
+from rtchord.events import ChordEvent, Status
 from rtchord.names import Naming
 from rtchord.outputs import Output, open_outputs
 from rtchord.outputs.text import say
 from rtchord.settings import Settings
 
+if TYPE_CHECKING:
+    from rtchord.recognizer import Recognizer
+
 Float32 = NDArray[np.float32]
 
-POLL_SECONDS = 0.002  # between looks into an empty ring; the callback must not wake anybody, that would take a lock
-WATCH_SECONDS = 0.1  # between looks at the device's health
-PACED_BLOCK_SECONDS = 0.01  # a file in real time comes in blocks as a device's do
-FAST_BLOCK = 4096  # frames of a file at full speed
-CLOSE_SECONDS = 1.2  # for the ports and for stdout, beside PortAudio's own limit
+STATUS_SECONDS = 0.1
+SILENT_SECONDS = 5.0  # of zeros, which no cable gives that is plugged in
+REVIVE_SECONDS = (1.0, 2.0, 4.0, 8.0)  # between attempts to open a port again that has died; the last is repeated
+CLOSE_SECONDS = 1.2  # for the ports and for stdout
+LAST_RESORT_SECONDS = 2.8  # after which even a locked interpreter is ended
 SLOW_START_SECONDS = 1.0
 STOP_SIGNALS = ("SIGINT", "SIGTERM", "SIGHUP", "SIGBREAK")  # those the platform has
 
 
-class Source(Protocol):
-    """Mono audio at `rate` Hz. `host_api` is PortAudio's name for where it comes from, if it does."""
+@runtime_checkable
+class Mortal(Protocol):
+    """An output whose port may die with a server and be made again."""
 
-    rate: int
-    name: str
-    host_api: str | None
+    def alive(self) -> bool:
+        """Whether the port is there, as far as can be known."""
 
-    def start(self) -> None:
-        """Begin; nothing is heard before."""
-
-    def blocks(self) -> Iterator[Float32]:
-        """(n,) float32 blocks as they come, until the end; each is overwritten by the next."""
-
-    def close(self) -> bool:
-        """Stop; False where something hangs that only os._exit ends."""
-
-
-class DeviceSource:
-    """An audio input. UserError where it cannot be used; `blocks` raises DeviceLostError when it goes away."""
-
-    def __init__(self, query: str | None, channels: tuple[int, ...] | None) -> None:
-        self._device = devices.default_input() if query is None else devices.choose(query, devices.list_inputs())
-        self._asked = channels
-        # Asked here as well as by Capture, so that bad input is told before anything else is set up.
-        picked = devices.pick_channels(
-            channels, self._device.channels, devices.default_channels(self._device), f"audio input {self._device}"
-        )
-        self._capture: devices.Capture | None = None
-        self.rate = self._device.rate
-        self.host_api: str | None = self._device.host_api
-        numbers = ", ".join(str(channel + 1) for channel in picked)
-        self.name = f"audio input {self._device}, {'channel' if len(picked) == 1 else 'channels'} {numbers}"
-
-    def start(self) -> None:
-        self._capture = devices.Capture(self._device, self._asked)
-
-    def blocks(self) -> Iterator[Float32]:
-        assert self._capture is not None
-        capture = self._capture
-        buffer = np.zeros(capture.ring.capacity, np.float32)
-        watched = -np.inf
-        while True:
-            now = time.monotonic()
-            if now - watched >= WATCH_SECONDS:
-                watched = now
-                if not capture.alive(now):
-                    raise devices.DeviceLostError(f"audio input {self._device} is lost; start again when it is back")
-            count = capture.ring.read_into(buffer)
-            if count:
-                yield buffer[:count]
-            else:
-                time.sleep(POLL_SECONDS)
-
-    def close(self) -> bool:
-        if self._capture is None:
-            return True
-        capture, self._capture = self._capture, None
-        lost = capture.ring.dropped / capture.rate
-        if lost:
-            say(f"{lost:.1f} s of audio came faster than this machine could follow and were dropped")
-        if capture.overflows:
-            say(f"the audio driver reported {capture.overflows} input overflows")
-        return capture.close()
-
-
-class FileSource:
-    """A sound file, paced like a device or as fast as it can be read. UserError where it cannot be used."""
-
-    def __init__(self, path: Path, channels: tuple[int, ...] | None, realtime: bool) -> None:
-        self._file = AudioFile(path)
-        try:
-            picked = devices.pick_channels(channels, self._file.channels, self._file.channels, repr(str(path)))
-        except UserError:
-            self._file.close()
-            raise
-        self._realtime = realtime
-        self.rate = self._file.rate
-        self.host_api: str | None = None
-        self.name = repr(str(path))
-        size = max(1, round(PACED_BLOCK_SECONDS * self.rate)) if realtime else FAST_BLOCK
-        self._mix = MonoMix(picked, size)
-
-    def start(self) -> None:
-        """Nothing to start: a file waits."""
-
-    def blocks(self) -> Iterator[Float32]:
-        begin, played = time.monotonic(), 0
-        for block in self._file.blocks(self._mix.frames):
-            played += len(block)
-            if self._realtime:  # a block exists when its last sample has sounded
-                time.sleep(max(0.0, begin + played / self.rate - time.monotonic()))
-            yield self._mix.mix(block)
-
-    def close(self) -> bool:
-        self._file.close()
-        return True
+    def reopen(self) -> bool:
+        """Try to make the port again; whether it is there now."""
 
 
 class _Stop(BaseException):
@@ -159,6 +83,7 @@ class _StopSignals:
     def __init__(self) -> None:
         self._asked = False
         self._before: dict[int, object] = {}
+        self.fault: BaseException | None = None
 
     def __enter__(self) -> _StopSignals:
         if threading.current_thread() is threading.main_thread():
@@ -181,9 +106,44 @@ class _StopSignals:
         if self._asked:
             raise _Stop
 
+    def fail(self, arguments: threading.ExceptHookArgs) -> None:
+        """An exception that ended another thread ends the session too, from the main thread; see `fault`."""
+        if self.fault is None and arguments.exc_type is not SystemExit:
+            self.fault = arguments.exc_value
+            _thread.interrupt_main(signal.SIGTERM)
+            self._asked = True
+
     def ignore(self) -> None:
         """From here on nothing interrupts."""
         self._asked = True
+
+
+class _Stage:
+    """What a session has opened."""
+
+    def __init__(self) -> None:
+        self.source: Source | None = None
+        self.outputs: list[Output] = []  # in the order in which events reach them
+        self._nowhere = open(os.devnull, "w")  # noqa: SIM115 (for the life of the process)
+
+    def release(self) -> None:
+        """End every sounding note; comes before all else, since whatever follows may wait."""
+        for output in self.outputs:
+            with contextlib.suppress(Exception):
+                output.release()
+
+    def close(self) -> bool:
+        """Close everything; False where something hangs, so that only os._exit ends the process.
+
+        The source goes first: a JACK server that two clients leave at once may keep both waiting. python-rtmidi waits
+        with the interpreter locked, so that no thread of ours could end that; faulthandler needs no interpreter.
+        """
+        faulthandler.dump_traceback_later(LAST_RESORT_SECONDS, exit=True, file=self._nowhere)
+        if self.source is not None:
+            self.source.close()
+        gone = devices.bounded([*(output.close for output in self.outputs), _flush], CLOSE_SECONDS)
+        faulthandler.cancel_dump_traceback_later()
+        return gone
 
 
 def listen(settings: Settings) -> int:
@@ -206,31 +166,9 @@ def listen(settings: Settings) -> int:
             gone = stage.close()
         if not gone:
             os._exit(code)
+        if signals.fault is not None:
+            raise signals.fault
     return code
-
-
-class _Stage:
-    """What a session has opened."""
-
-    def __init__(self) -> None:
-        self.source: Source | None = None
-        self.outputs: list[Output] = []  # in the order in which events reach them
-
-    def release(self) -> None:
-        """End every sounding note; comes before all else, since whatever follows may wait."""
-        for output in self.outputs:
-            with contextlib.suppress(Exception):
-                output.release()
-
-    def close(self) -> bool:
-        """Close everything; False where something hangs, so that only os._exit ends the process.
-
-        The source goes first: see `MidiOutput.close`. Where it hangs, the ports are left to the operating system.
-        """
-        if self.source is not None and not self.source.close():
-            devices.bounded([_flush], CLOSE_SECONDS)
-            return False
-        return devices.bounded([*(output.close for output in self.outputs), _flush], CLOSE_SECONDS)
 
 
 def _listen(settings: Settings, signals: _StopSignals, stage: _Stage) -> bool:
@@ -240,42 +178,145 @@ def _listen(settings: Settings, signals: _StopSignals, stage: _Stage) -> bool:
     if wanted.file is not None:
         source = FileSource(wanted.file, wanted.channels, wanted.realtime)
     else:
-        source = DeviceSource(wanted.device, wanted.channels)
-    stage.source, outputs = source, stage.outputs
+        source = DeviceSource(wanted.device, wanted.channels, wanted.reconnect, say)
+    stage.source = source
     # Who patches audio in JACK looks for the notes there too.
-    open_outputs(settings, outputs, "JACK" if source.host_api == devices.JACK else None, say)
-
-    from rtchord.recognizer import Recognizer  # late: bad input is told before Numba and ONNX Runtime are loaded
-
-    how = settings.recognise
-    recognizer = Recognizer(
-        source.rate, None if how.engine == "auto" else how.engine, how.latency, hold=how.hold / 1000
-    )
-    naming = Naming(settings.names)
+    open_outputs(settings, stage.outputs, "JACK" if source.host_api == devices.JACK else None, say)
     notice = threading.Timer(SLOW_START_SECONDS, say, ["getting ready; the first start on a machine takes longer"])
     notice.daemon = True
     notice.start()
     try:
-        recognizer.warm_up()
+        performance = _Performance(settings, source, stage.outputs)
     finally:
         notice.cancel()
-
     source.start()
-    say(f"listening to {source.name}, {source.rate} Hz; sending to {', '.join(output.name for output in outputs)}")
-    for block in source.blocks():
-        _send(filter(None, map(naming.push, recognizer.push(block))), outputs)
-        signals.check()
-        if not any(output.open for output in outputs):
-            return any(getattr(output, "failed", False) for output in outputs)
-    _send(filter(None, map(naming.push, recognizer.flush())), outputs)
-    return False
+    say(f"listening to {source.name}, {source.rate} Hz; sending to {', '.join(o.name for o in stage.outputs)}")
+    try:
+        return performance.run(signals)
+    finally:
+        if source.dropped:
+            say(f"{source.dropped:.1f} s of audio came faster than this machine could follow and were dropped")
+        if source.overflows:
+            say(f"the audio driver reported {source.overflows} input overflows")
 
 
-def _send(events: Iterable[ChordEvent], outputs: Iterable[Output]) -> None:
-    for event in events:
-        for output in outputs:
+class _Performance:
+    """The way of blocks through the recognizer to the outputs, and the state of it all."""
+
+    def __init__(self, settings: Settings, source: Source, outputs: list[Output]) -> None:
+        self._settings, self._source, self._outputs = settings, source, outputs
+        self._rate = source.rate
+        self._recognizer = self._prepared()
+        self._start = 0.0  # s of the session at which the recognizer's stream begins
+        self._samples = 0  # that the recognizer was given
+        self._connected = True
+        self._heard = self._told = self._sounded = time.monotonic()  # last audio, last status, last sound
+        self._hinted = source.host_api is None
+        self._naming = Naming(settings.names)
+        self._delays: list[float] = []
+        self._revive_at: dict[int, tuple[float, int]] = {}  # output -> when to try again, attempts so far
+
+    def run(self, signals: _StopSignals) -> bool:
+        """To the end of the source or of the last output; whether the latter had failed."""
+        for block in self._source.blocks():
+            self.take(block)
+            signals.check()
+            if not any(output.open for output in self._outputs):
+                return any(getattr(output, "failed", False) for output in self._outputs)
+        self._send(self._recognizer.flush())
+        self._tell(time.monotonic())
+        return False
+
+    def take(self, block: Float32) -> None:
+        """A block of audio, or an empty one for a look around."""
+        now = time.monotonic()
+        if self._source.connected != self._connected:
+            self._connected = self._source.connected
+            (self._return if self._connected else self._lose)(now)
+        if block.size:
+            self._samples += block.size
+            self._heard = now
+            self._send(self._recognizer.push(block))
+            self._delays.append(time.perf_counter() - self._source.arrived)
+        if now - self._told >= STATUS_SECONDS:
+            self._tell(now)
+
+    def _prepared(self) -> Recognizer:
+        from rtchord.recognizer import Recognizer  # late: bad input is told before Numba and ONNX Runtime are loaded
+
+        how = self._settings.recognise
+        engine = None if how.engine == "auto" else how.engine
+        recognizer = Recognizer(self._rate, engine, how.latency, gate=self._settings.input.gate, hold=how.hold / 1000)
+        recognizer.warm_up()
+        return recognizer
+
+    def _time(self, now: float) -> float:
+        """Seconds of the session."""
+        time_heard = self._start + self._samples / self._rate
+        return time_heard if self._connected else time_heard + now - self._heard
+
+    def _lose(self, now: float) -> None:
+        """The input has gone: so has the chord."""
+        self._pass_on([ChordEvent(self._start + self._samples / self._rate, self._time(now), NO_CHORD, 1.0)])
+
+    def _return(self, now: float) -> None:
+        """Audio comes again, and the clock has gone on."""
+        self._start += self._samples / self._rate + now - self._heard
+        self._samples, self._hinted = 0, False
+        self._sounded = now
+        if self._rate == self._source.rate:
+            self._recognizer.reset()
+        else:
+            self._rate = self._source.rate
+            self._recognizer = self._prepared()
+        if self._source.server_died:  # and what MIDI it carried with it
+            for number, output in enumerate(self._outputs):
+                if isinstance(output, Mortal) and self._source.host_api == devices.JACK:
+                    self._revive_at[number] = (now, 0)
+
+    def _send(self, events: Iterable[ChordEvent]) -> None:
+        """Events of the recognizer, at the session's time."""
+        start = self._start
+        self._pass_on(replace(e, onset=e.onset + start, time=e.time + start) if start else e for e in events)
+
+    def _pass_on(self, events: Iterable[ChordEvent]) -> None:
+        for event in filter(None, map(self._naming.push, events)):
+            for output in self._outputs:
+                if output.open:
+                    output.send(event)
+
+    def _tell(self, now: float) -> None:
+        self._told = now
+        source, level = self._source, self._source.mix.take()
+        delay = median(self._delays) if self._delays else 0.0
+        self._delays.clear()
+        status = Status(
+            self._time(now), *level, source.overflows, source.dropped, self._connected, delay,
+            source.name, self._recognizer.engine.manifest.name,
+        )  # fmt: skip
+        for number, output in enumerate(self._outputs):
             if output.open:
-                output.send(event)
+                output.status(status)
+            if isinstance(output, Mortal):
+                self._revive(number, output, now)
+        if level.peak > -np.inf or not self._connected:
+            self._sounded = now
+        elif now - self._sounded >= SILENT_SECONDS and not self._hinted:
+            self._hinted = True
+            say("the input is silent: is the cable in?")
+
+    def _revive(self, number: int, output: Mortal, now: float) -> None:
+        """Make a port again that has died, now and then."""
+        if number not in self._revive_at:
+            if output.alive():
+                return
+            self._revive_at[number] = (now, 0)
+        due, attempt = self._revive_at[number]
+        if now >= due:
+            if output.reopen():
+                del self._revive_at[number]
+            else:
+                self._revive_at[number] = (now + REVIVE_SECONDS[min(attempt, len(REVIVE_SECONDS) - 1)], attempt + 1)
 
 
 def _flush() -> None:

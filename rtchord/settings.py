@@ -61,6 +61,9 @@ Format = Literal["auto", "display", "plain", "jsonl"]
 RECORDINGS = (".mid", ".lab", ".jsonl")
 
 
+GATE_DBFS = -65.0
+
+
 @dataclass(frozen=True, slots=True)
 class Target:
     """Where messages go: `host` as the user wrote it, UDP `port`."""
@@ -144,7 +147,9 @@ class InputSettings(_Section):
     channels: Annotated[tuple[int, ...] | None, BeforeValidator(_numbers)] = Field(
         None, description="channels to mix, such as 3 or 1,2 (default: all)"
     )
-    gate: float = Field(-60.0, ge=-120, le=0, description="dBFS below which the input counts as silence")
+    gate: float = Field(
+        GATE_DBFS, ge=-120, le=0, description="dBFS below which the input counts as silence; steady hum up to 20 more"
+    )
     reconnect: bool = Field(True, description="wait for a lost audio input to return, instead of ending with code 3")
 
 

@@ -16,6 +16,7 @@ import functools
 import itertools
 import json
 import os
+import re
 import shutil
 import signal
 import socket
@@ -31,10 +32,19 @@ from typing import IO, Any
 ROOT = Path(__file__).resolve().parents[1]
 PYTHON = (sys.executable, "-u")
 RTCHORD = (*PYTHON, "-m", "rtchord.cli")
+# The command beside a thread that never lets go of the interpreter by itself.
+BESIDE_A_BUSY_THREAD = (
+    *PYTHON,
+    "-c",
+    "import sys, threading; from benchmarks.capture import hold_the_interpreter as busy; "
+    "threading.Thread(target=busy, daemon=True).start(); from rtchord.cli import main; sys.exit(main(sys.argv[1:]))",
+)
 PLAYER = (*PYTHON, __file__, "play")
 MIDI_RECEIVER = (*PYTHON, __file__, "receive")
 NEEDED = ("jackd", "jack_wait", "oscdump", "stdbuf")
 
+LOSSLESS = ("-S", "-r", "-t", "5000")  # synchronous: under load time stretches, nothing is lost
+LIVE = ("-R", "-P", "60")  # asynchronous, real-time: what comes late is lost, as with a driver
 SLOTS = 4  # of the eight servers that JACK has room for on a machine
 
 
@@ -49,6 +59,21 @@ def missing() -> str | None:
     return f"the rig needs {', '.join(absent)}" if absent else None
 
 
+@functools.cache
+def _alsa() -> dict[str, str]:
+    """ALSA without the plugins of this machine: one makes a device of every JACK server, and hangs with it."""
+    system = Path("/usr/share/alsa/alsa.conf")
+    if not system.is_file():
+        return {}
+    text = re.sub(r"^@hooks \[.*?^\]", "", system.read_text(), flags=re.MULTILINE | re.DOTALL)
+    ours = Path(tempfile.gettempdir()) / "rtchord-rig-alsa.conf"
+    if not ours.is_file() or ours.read_text() != text:
+        temporary = ours.with_suffix(f".{os.getpid()}")
+        temporary.write_text(text)
+        temporary.replace(ours)
+    return {"ALSA_CONFIG_PATH": str(ours)}
+
+
 def environment(**more: str) -> dict[str, str]:
     """The environment of programs under test: this tree, and no audio server but the rig's."""
     quiet = {
@@ -57,6 +82,7 @@ def environment(**more: str) -> dict[str, str]:
         "JACK_DEFAULT_SERVER": f"rtchord-none-{os.getpid()}",
         "JACK_NO_AUDIO_RESERVATION": "1",
         "JACK_NO_START_SERVER": "1",
+        **_alsa(),
     }
     return {**os.environ, **quiet, **more}
 
@@ -129,29 +155,36 @@ class Program:
 
 
 class JackServer:
-    """A private JACK server with the dummy driver, in synchronous mode: under load time stretches, nothing is lost.
+    """A private JACK server with the dummy driver.
 
     Programs started with `program` are ended before the server, which is KILLed where TERM does not suffice.
     Names are few and used again: a server that was killed keeps its place in JACK's registry, which has eight, until
     one of the same name starts. A lock on a file gives each server that runs at the same time a name of its own.
     """
 
-    def __init__(self, rate: int = 44_100, period: int = 512) -> None:
-        self.rate, self.period = rate, period
+    def __init__(self, rate: int = 44_100, period: int = 512, options: tuple[str, ...] = LOSSLESS) -> None:
+        self.rate, self.period, self._options = rate, period, options
         self._programs: list[Program] = []
 
     def __enter__(self) -> JackServer:
         self.name, self._lock = self._claim()
+        try:
+            self.start()
+        except AssertionError:
+            self._lock.close()
+            raise
+        return self
+
+    def start(self) -> None:
+        """Start the server, also again after `kill`."""
+        self.env = environment(JACK_DEFAULT_SERVER=self.name)
+        driver = ("-d", "dummy", "-r", str(self.rate), "-p", str(self.period))
         for _ in range(3):  # a server that was killed leaves shared memory on which the next start may stumble
-            self.env = environment(JACK_DEFAULT_SERVER=self.name)
-            options = ("-n", self.name, "-S", "-r", "-t", "5000")
-            driver = ("-d", "dummy", "-r", str(self.rate), "-p", str(self.period))
-            self.server = Program(["jackd", *options, *driver], self.env)
+            self.server = Program(["jackd", "-n", self.name, *self._options, *driver], self.env)
             ready = subprocess.run(["jack_wait", "-w", "-t", "5"], env=self.env, capture_output=True, check=False)
             if ready.returncode == 0 and self.server.process.poll() is None:
-                return self
+                return
             self.kill()
-        self._lock.close()
         raise AssertionError(f"jackd does not start: {self.server.out} {self.server.err}")
 
     def __exit__(self, *_: object) -> None:
@@ -236,8 +269,12 @@ def _tell(**row: object) -> None:
     print(json.dumps(row), flush=True)
 
 
-def play(path: str, name: str) -> None:
-    """Play a WAV from output ports; says the JACK frame of its first sample when it begins and ends with silence."""
+def play(path: str, name: str, loop: bool) -> None:
+    """Play a WAV from output ports, once or for ever; says the JACK frame of its first sample when it begins.
+
+    Silence comes before and after.
+    """
+    import numpy as np
     import soundfile
 
     samples, rate = soundfile.read(path, dtype="float32", always_2d=True)
@@ -250,7 +287,12 @@ def play(path: str, name: str) -> None:
     @client.set_process_callback  # type: ignore[untyped-decorator]
     def process(frames: int) -> None:
         nonlocal position
-        block = samples[position : position + frames] if wanted.is_set() else samples[:0]
+        block = samples[:0]
+        if wanted.is_set():
+            block = samples[position : position + frames]
+            if loop and position + frames >= len(samples):
+                block = np.concatenate((block, samples[: position + frames - len(samples)]))
+                position -= len(samples)
         if wanted.is_set() and not started:
             started.append(client.last_frame_time)
         position += len(block)
@@ -258,7 +300,7 @@ def play(path: str, name: str) -> None:
             array = port.get_array()
             array[: len(block)] = block[:, i]
             array[len(block) :] = 0
-        if position >= len(samples):
+        if position >= len(samples) and not loop:
             ended.set()
 
     with client:
@@ -286,14 +328,14 @@ def receive(source: str, name: str) -> None:
         for offset, data in port.incoming_midi_events():
             heard.append((client.last_frame_time + offset, bytes(data)))
 
-    connected = False
     with client:
         _tell(event="ready")
         while True:
-            if not connected and source in {found.name for found in client.get_ports(is_midi=True, is_output=True)}:
+            if not client.get_all_connections(port) and source in {
+                found.name for found in client.get_ports(is_midi=True, is_output=True)
+            }:
                 with contextlib.suppress(jack.JackError):
                     client.connect(source, port)
-                    connected = True
                     _tell(event="connected")
             while heard:
                 frame, data = heard.popleft()
@@ -308,6 +350,8 @@ def main() -> None:
         command = commands.add_parser(run.__name__)
         command.add_argument(argument)
         command.add_argument("--name", default=name)
+        if run is play:
+            command.add_argument("--loop", action="store_true")
         command.set_defaults(run=run)
     # A client that dies without a word holds a synchronous server up until its timeout.
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))

@@ -168,3 +168,72 @@ def test_a_hold_out_of_range_is_refused() -> None:
     for hold in (-1.0, float("nan"), float("inf")):
         with pytest.raises(ValueError, match="hold"):
             Recognizer(RATE, hold=hold)
+
+
+def tones(frequencies: list[float], seconds: float, level: float) -> np.ndarray:
+    """Sines of equal strength, together of `level` dBFS (root mean square)."""
+    t = np.arange(round(seconds * RATE)) / RATE
+    sound = sum(np.sin(2 * np.pi * f * t + f) for f in frequencies)
+    return (sound / np.sqrt(np.mean(sound**2)) * 10 ** (level / 20)).astype(np.float32)
+
+
+def hum(mains: float, seconds: float, level: float) -> np.ndarray:
+    """An idle amplifier: harmonics of the mains and some hiss."""
+    noise = np.random.default_rng(0).standard_normal(round(seconds * RATE)).astype(np.float32)
+    return tones([mains * k for k in range(1, 13)], seconds, level) + np.float32(0.1 * 10 ** (level / 20)) * noise
+
+
+@pytest.mark.parametrize("mains", [50.0, 60.0])
+@pytest.mark.parametrize("level", [-65.0, -57.0, -50.0])
+def test_an_idle_amplifier_is_no_chord(mains: float, level: float) -> None:
+    assert {event.chord for event in Recognizer(RATE).push(hum(mains, 8, level))} == {"N"}
+
+
+def test_the_same_hum_is_a_chord_without_the_gate() -> None:
+    events = Recognizer(RATE, gate=-120).push(hum(50.0, 8, -50))
+    assert {event.chord for event in events} != {"N"}
+
+
+@pytest.mark.parametrize("seed", [0, 1])
+def test_hiss_is_no_chord(seed: int) -> None:
+    hiss = np.random.default_rng(seed).standard_normal(8 * RATE).astype(np.float32)
+    assert {event.chord for event in Recognizer(RATE).push(hiss * np.float32(10 ** (-45 / 20)))} == {"N"}
+
+
+C_MAJOR = [130.81, 261.63, 329.63, 392.0, 523.25]
+
+
+def test_a_chord_over_hum_is_heard_and_the_hum_after_it_is_not() -> None:
+    played = np.zeros(12 * RATE, np.float32)
+    played[5 * RATE : 7 * RATE] = tones(C_MAJOR, 2, -25)
+    events = Recognizer(RATE).push(played + hum(50.0, 12, -55))
+    assert [event.chord.split("/")[0] for event in events][:2] == ["N", "C:maj"]
+    assert events[1].time - 5 < 0.3
+    assert events[-1].chord == "N"
+    assert events[-1].time - 7 < 0.7
+
+
+def test_a_held_chord_of_common_loudness_does_not_count_as_hum() -> None:
+    events = Recognizer(RATE).push(tones(C_MAJOR, 20, -30))
+    assert events[-1].chord.startswith("C:maj")
+
+
+@pytest.mark.parametrize("before", [np.zeros(6 * RATE, np.float32), hum(50.0, 6, -62)], ids=["silence", "hum"])
+def test_a_decaying_strum_is_heard_until_it_is_as_quiet_as_the_noise(before: np.ndarray) -> None:
+    """60 dB in 6 s: the gate may end it when its strongest partial is down to 8 dB above the noise, not before."""
+    seconds = 6
+    decay = 10 ** (-3 * np.arange(seconds * RATE) / (seconds * RATE))
+    strum = tones(C_MAJOR, seconds, -15) * decay.astype(np.float32)
+    events = Recognizer(RATE).push(np.concatenate((before, strum)) + np.resize(before, 12 * RATE))
+    assert [event.chord.split("/")[0] for event in events] == ["N", "C:maj", "N"]
+    assert events[-1].onset - 6 > 3.0
+
+
+def test_the_gate_does_not_depend_on_the_cutting() -> None:
+    sound = hum(60.0, 6, -52)
+    sound[3 * RATE : 4 * RATE] += tones(C_MAJOR, 1, -30)
+    recognizer = Recognizer(RATE)
+    whole = recognizer.push(sound)
+    recognizer.reset()
+    assert events_of(recognizer, cut(sound, [1, 777, 4096, 100])) == whole
+    assert len(whole) > 1
