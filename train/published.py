@@ -40,8 +40,8 @@ class Published(nn.Module):
         self.register_buffer("std", torch.ones(()), persistent=False)
 
     def forward(self, frames: Tensor) -> Tensor:
-        """Log magnitudes (batch, frames, 144) -> logits (batch, frames, 170)."""
-        return self.logits((frames - self.mean) / self.std)
+        """Log magnitudes (batch, frames, 144) float32 -> logits (batch, frames, 170) in the precision of the weights."""
+        return self.logits(((frames - self.mean) / self.std).to(next(self.parameters()).dtype))
 
     def logits(self, x: Tensor) -> Tensor:
         """The same of normalised frames."""
@@ -65,7 +65,7 @@ def positions(x: Tensor) -> Tensor:
     tokens, width = x.shape[1:]
     column = torch.arange(width, device=x.device)
     angle = torch.arange(tokens, device=x.device)[:, None] / 10_000 ** (2 * column / width)
-    return torch.where(column % 2 == 0, angle.sin(), angle.cos())
+    return torch.where(column % 2 == 0, angle.sin(), angle.cos()).to(x.dtype)
 
 
 def alphas(count: int) -> nn.ParameterList:
@@ -257,7 +257,7 @@ def timing(x: Tensor) -> Tensor:
     frames, half = x.shape[1], x.shape[2] // 2
     rates = torch.exp(-math.log(10_000) / (half - 1) * torch.arange(half, device=x.device))
     angle = torch.arange(frames, device=x.device)[:, None] * rates
-    return torch.cat((angle.sin(), angle.cos()), dim=1)
+    return torch.cat((angle.sin(), angle.cos()), dim=1).to(x.dtype)
 
 
 class Layers(nn.Module):
