@@ -16,9 +16,9 @@ Four thresholds, because four mistakes cost differently:
 * `refine`: to another quality of the same family (C -> C7);
 * `bass`: to another bass under the same chord.
 
-Thresholds are for frames of 23 ms. A longer frame weighs as much more: neighbouring frames share most of their sound, so
-what counts is for how long a challenger was ahead and not in how many frames (measured at 93 ms: as many events as at
-23 ms; unweighted, the presets were later and less accurate).
+Thresholds are for frames of 23 ms. A longer frame weighs as much more: neighbouring frames share most of their sound,
+so what counts is for how long a challenger was ahead and not in how many frames (measured at 93 ms: as many events as
+at 23 ms; unweighted, the presets were later and less accurate).
 
 X (unknown) holds the last chord: a frame whose most likely class is X changes nothing. The decoder owns no clock;
 frames are numbered by whoever calls it.

@@ -40,7 +40,7 @@ class Published(nn.Module):
         self.register_buffer("std", torch.ones(()), persistent=False)
 
     def forward(self, frames: Tensor) -> Tensor:
-        """Log magnitudes (batch, frames, 144) float32 -> logits (batch, frames, 170) in the precision of the weights."""
+        """Log magnitudes (batch, frames, 144) float32 -> logits (batch, frames, 170), as precise as the weights."""
         return self.logits(((frames - self.mean) / self.std).to(next(self.parameters()).dtype))
 
     def logits(self, x: Tensor) -> Tensor:
