@@ -19,6 +19,7 @@ from typing import Any
 import numpy as np
 import torch
 from torch import Tensor, nn
+from torch.nn.functional import linear
 
 from rtchord.chords import N_CLASSES
 from rtchord.errors import UserError
@@ -84,12 +85,14 @@ class Attention(nn.Module):
         self.out_proj = nn.Linear(width, width)
         nn.init.xavier_uniform_(self.in_proj_weight)
 
-    def forward(self, x: Tensor, source: Tensor) -> Tensor:
-        weights, biases = self.in_proj_weight.chunk(3), self.in_proj_bias.chunk(3)
-        query, key, value = (
-            nn.functional.linear(y, weight, bias)
-            for y, weight, bias in zip((x, source, source), weights, biases, strict=True)
-        )
+    def forward(self, x: Tensor, source: Tensor | None = None) -> Tensor:
+        """To `source`, or to x itself; both (batch, tokens, width)."""
+        width, weight, bias = x.shape[-1], self.in_proj_weight, self.in_proj_bias
+        if source is None:
+            query, key, value = linear(x, weight, bias).chunk(3, dim=-1)
+        else:
+            query = linear(x, weight[:width], bias[:width])
+            key, value = linear(source, weight[width:], bias[width:]).chunk(2, dim=-1)
         return self.out_proj(attend(query, key, value, self.heads))
 
 
@@ -111,7 +114,7 @@ class FeedForward(nn.Module):
 class Encoder(nn.Module):
     """Self-attention over the `tokens` of a batch, `width` wide; then `fc` over `groups` of them side by side."""
 
-    def __init__(self, width: int, heads: int, groups: int, position_weight: float, layers: int = 5) -> None:
+    def __init__(self, width: int, heads: int, groups: int, position_weight: float, layers: int) -> None:
         super().__init__()
         self.width, self.groups, self.position_weight = width, groups, position_weight
         self.attn_layer = nn.ModuleList(Attention(width, heads) for _ in range(layers))
@@ -125,14 +128,14 @@ class Encoder(nn.Module):
         y = x.reshape(-1, self.groups, self.width) if self.groups > 1 else x
         y = y + self.position_weight * positions(y)
         for attention, alpha, feed in zip(self.attn_layer, self.attn_alphas, self.ff_layer, strict=True):
-            y = feed(y + alpha * attention(y, y))
+            y = feed(y + alpha * attention(y))
         return self.norm_layer(self.fc(y.reshape(x.shape)))
 
 
 class Decoder(nn.Module):
     """Reads the sum of both encoders; attends to itself and to the temporal encoder."""
 
-    def __init__(self, width: int, heads: int, layers: int = 5) -> None:
+    def __init__(self, width: int, heads: int, layers: int) -> None:
         super().__init__()
         self.attn_layer1 = nn.ModuleList(Attention(width, heads) for _ in range(layers))
         self.attn_layer2 = nn.ModuleList(Attention(width, heads) for _ in range(layers))
@@ -146,7 +149,7 @@ class Decoder(nn.Module):
         y = y + 0.01 * positions(y)
         parts = (self.attn_layer1, self.attn1_alphas, self.attn_layer2, self.attn2_alphas, self.ff_layer)
         for own, own_alpha, cross, cross_alpha, feed in zip(*parts, strict=True):
-            y = self.norm_layer(y + own_alpha * own(y, y))
+            y = self.norm_layer(y + own_alpha * own(y))
             y = self.norm_layer(y + cross_alpha * cross(y, temporal))
             y = feed(y)
         return y
@@ -155,22 +158,22 @@ class Decoder(nn.Module):
 class Transformer(nn.Module):
     """Two encoders, one decoder."""
 
-    def __init__(self) -> None:
+    def __init__(self, layers: int) -> None:
         super().__init__()
-        self.encoder_f = nn.ModuleList([Encoder(12, heads=6, groups=12, position_weight=0.01)])
-        self.encoder_t = nn.ModuleList([Encoder(BINS, heads=8, groups=1, position_weight=0.02)])
-        self.decoder = Decoder(BINS, heads=8)
+        self.encoder_f = nn.ModuleList([Encoder(12, heads=6, groups=12, position_weight=0.01, layers=layers)])
+        self.encoder_t = nn.ModuleList([Encoder(BINS, heads=8, groups=1, position_weight=0.02, layers=layers)])
+        self.decoder = Decoder(BINS, heads=8, layers=layers)
 
     def forward(self, x: Tensor) -> Tensor:
         return self.decoder(self.encoder_f[0](x), self.encoder_t[0](x))
 
 
 class TwoEncoders(Published):
-    """2E1D: 3,031,249 parameters. A frequency encoder, a temporal encoder, a decoder."""
+    """2E1D: 3,031,249 parameters. A frequency encoder, a temporal encoder, a decoder; published ones have 5 layers."""
 
-    def __init__(self) -> None:
+    def __init__(self, layers: int = 5) -> None:
         super().__init__()
-        self.transformer = Transformer()
+        self.transformer = Transformer(layers)
         self.fc = nn.Linear(BINS, N_CLASSES)
 
     def logits(self, x: Tensor) -> Tensor:
@@ -284,11 +287,11 @@ class OutputLayer(nn.Module):
 
 
 class BTC(Published):
-    """BTC (bi-directional transformer for chords), large vocabulary: 3,036,842 parameters."""
+    """BTC (bi-directional transformer for chords), large vocabulary: 3,036,842 parameters, 8 layers."""
 
-    def __init__(self) -> None:
+    def __init__(self, layers: int = 8) -> None:
         super().__init__()
-        self.self_attn_layers = Layers(128, heads=4, layers=8)
+        self.self_attn_layers = Layers(128, heads=4, layers=layers)
         self.output_layer = OutputLayer(128)
 
     def logits(self, x: Tensor) -> Tensor:
