@@ -16,7 +16,7 @@ import os
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import NoReturn
+from typing import Any, NoReturn
 
 from rtchord import __version__
 from rtchord.errors import UserError
@@ -24,6 +24,12 @@ from rtchord.outputs.text import STYLES, printable, say, write_lab
 
 LATENCIES = ("fast", "balanced", "steady")
 STDOUT_ERRORS = (errno.ENOSPC, errno.EIO, errno.EBADF, errno.EDQUOT)
+ENGINE: dict[str, Any] = {
+    "metavar": "auto|BACKEND|FOLDER",
+    "default": "auto",
+    "help": "engine to use; backends: onnx, openvino, cuda, tensorrt, tensorrt-rtx (default: auto, the best that is "
+    "verified on this machine)",
+}
 INTERRUPTED = 130  # as shells count it
 
 
@@ -93,12 +99,12 @@ def get_parser() -> argparse.ArgumentParser:
     how.add_argument(
         "--latency", choices=LATENCIES, default="balanced", help="early or steady names (default: %(default)s)"
     )
-    how.add_argument("--engine", metavar="FOLDER", type=Path, help="engine to use (default: the one shipped)")
+    how.add_argument("--engine", **ENGINE)
 
     transcribe = command("transcribe", _transcribe, "Write the chords of a recording as a .lab file.")
     transcribe.add_argument("file", metavar="FILE", type=Path, help="sound file")
     transcribe.add_argument("-o", "--output", metavar="OUT.lab", type=Path, required=True, help="where to write")
-    transcribe.add_argument("--engine", metavar="FOLDER", type=Path, help="engine to use (default: the one shipped)")
+    transcribe.add_argument("--engine", **ENGINE)
     return parser
 
 
@@ -124,7 +130,9 @@ def _devices(_options: argparse.Namespace) -> int:
 
     section("Audio inputs (listen --device NAME|INDEX)", inputs)
     section("MIDI ports (listen --midi-port NAME)", lambda: [f"{name}  [{api}]" for api, name in list_ports()])
-    section("Engines (--engine FOLDER)", lambda: [f"{name}  {folder}" for name, folder in installed_engines()])
+    section(
+        "Engines (--engine auto|BACKEND|FOLDER)", lambda: [f"{name}  {folder}" for name, folder in installed_engines()]
+    )
     return 0
 
 
@@ -165,9 +173,12 @@ def _transcribe(options: argparse.Namespace) -> int:
     if options.output.exists() and options.file.exists() and options.output.samefile(options.file):
         raise UserError(f"will not overwrite the recording {str(options.file)!r}: name another output")
 
+    from rtchord.engine import choose
     from rtchord.recognizer import transcribe
 
-    write_lab(options.output, transcribe(options.file, options.engine))
+    engine, why = choose(options.engine)
+    say(why)
+    write_lab(options.output, transcribe(options.file, engine))
     return 0
 
 

@@ -17,6 +17,7 @@ from rtchord.audio.files import read_mono
 from rtchord.chords import N_BASS, N_CLASSES, NO_BASS, NO_CHORD, Chord, N
 from rtchord.cqt import Features, FrameStream
 from rtchord.decoder import PRESETS, Decision, Decoder, DecoderSettings, smooth
+from rtchord.engine import Engine
 from rtchord.errors import UserError
 from rtchord.events import ChordEvent
 
@@ -35,12 +36,13 @@ def silence_threshold(features: Features) -> Float32:
 class Recognizer:
     """Streaming chord recognizer for one mono stream at `rate` Hz.
 
-    `engine`: folder of an engine, or None for the shipped one. `latency`: a preset of `rtchord.decoder.PRESETS`, or
-    decoder settings. Raises UserError for a bad engine or an unknown preset, ValueError for a rate out of range.
+    `engine`: folder of an engine, None for the shipped one, or a loaded one, as `rtchord.engine.choose` gives.
+    `latency`: a preset of `rtchord.decoder.PRESETS`, or decoder settings. Raises UserError for a bad engine or an
+    unknown preset, ValueError for a rate out of range.
     """
 
     def __init__(
-        self, rate: int, engine: Path | str | None = None, latency: str | DecoderSettings = "balanced"
+        self, rate: int, engine: Path | str | Engine | None = None, latency: str | DecoderSettings = "balanced"
     ) -> None:
         if rate != int(rate):
             raise ValueError(f"the sample rate must be a whole number of Hz, not {rate}")
@@ -49,7 +51,7 @@ class Recognizer:
             if latency not in PRESETS:
                 raise UserError(f"unknown latency preset {latency!r}; use one of {', '.join(PRESETS)}")
             latency = PRESETS[latency]
-        self.engine = engines.load(None if engine is None else Path(engine))
+        self.engine = _loaded(engine)
         self._stream = FrameStream(rate, self.engine.manifest.features)
         self._decoder = Decoder(latency)
         self._silence = silence_threshold(self.engine.manifest.features)
@@ -107,7 +109,15 @@ def _one_hot_silence() -> tuple[Float32, Float32]:
     return np.eye(N_CLASSES, dtype=np.float32)[N], np.eye(N_BASS, dtype=np.float32)[NO_BASS]
 
 
-def posteriors(samples: Float32, rate: int, engine: engines.Engine) -> tuple[Float32, Float32, NDArray[np.float64]]:
+def _loaded(engine: Path | str | Engine | None) -> Engine:
+    if engine is None or isinstance(engine, Path | str):
+        engine = engines.load(None if engine is None else Path(engine))
+    if engine.manifest.streams != 1:
+        raise UserError(f"this engine is for {engine.manifest.streams} streams at once; use one for 1 stream")
+    return engine
+
+
+def posteriors(samples: Float32, rate: int, engine: Engine) -> tuple[Float32, Float32, NDArray[np.float64]]:
     """Posteriors of a whole recording: classes (frames, 170), bass (frames, 13), and each frame's time in s."""
     stream = FrameStream(rate, engine.manifest.features)
     frames = stream.push(samples)
@@ -137,12 +147,12 @@ def segment(
     return [(a, b, chord) for (a, b), (_, _, chord) in zip(pairwise(edges), found, strict=True) if b > a]
 
 
-def transcribe(path: Path, engine: Path | None = None) -> list[tuple[float, float, Chord]]:
+def transcribe(path: Path, engine: Path | Engine | None = None) -> list[tuple[float, float, Chord]]:
     """Chords of a sound file as (start s, end s, chord), decoded with the whole recording at hand.
 
     The segments cover the file from 0 to its end without gaps.
     """
     samples, rate = read_mono(path)
-    loaded = engines.load(engine)
+    loaded = _loaded(engine)
     classes, bass, times = posteriors(samples, rate, loaded)
     return segment(classes, bass, times, samples.size / rate, loaded.manifest.delay)

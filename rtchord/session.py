@@ -53,7 +53,7 @@ class ListenSettings(BaseModel):
     `device`: index or name, None for the default input. `input`: a file in its place. `realtime`: pace the file.
     `channels`: 1-based, None for all. `style`: a key of `rtchord.outputs.text.STYLES`. `midi`: None decides by the
     source (not for a file at full speed). `midi_port`: part of the name of an existing port, None makes one.
-    `midi_channel`: 1..16. `engine`: folder, None for the shipped one. `latency`: preset of the decoder.
+    `midi_channel`: 1..16. `engine`: what `rtchord.engine.choose` takes. `latency`: preset of the decoder.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -67,7 +67,7 @@ class ListenSettings(BaseModel):
     midi: bool | None = None
     midi_port: str | None = None
     midi_channel: int = Field(1, ge=1, le=16)
-    engine: Path | None = None
+    engine: str = "auto"
     latency: str = "balanced"
 
     @property
@@ -289,9 +289,12 @@ def _listen(settings: ListenSettings, signals: _StopSignals, stage: _Stage) -> b
     stage.source, outputs = source, stage.outputs
     _open_outputs(settings, source, outputs)
 
+    from rtchord import engine as engines
     from rtchord.recognizer import Recognizer  # late: bad input is told before Numba and ONNX Runtime are loaded
 
-    recognizer = Recognizer(source.rate, settings.engine, settings.latency)
+    engine, why = engines.choose(settings.engine)
+    say(why)
+    recognizer = Recognizer(source.rate, engine, settings.latency)
     notice = threading.Timer(SLOW_START_SECONDS, say, ["getting ready; the first start on a machine takes longer"])
     notice.daemon = True
     notice.start()
