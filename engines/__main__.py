@@ -27,6 +27,23 @@ def parser() -> argparse.ArgumentParser:
     build.add_argument("checkpoint", type=Path, help="student.safetensors of a training run")
     build.add_argument("target", type=Path, nargs="?", help=f"folder to write (default: one in {own_folder()})")
     build.add_argument("--backend", choices=BACKENDS, required=True)
+    published = commands.add_parser("import-published", help="a published 2E1D or BTC checkpoint to an engine")
+    published.add_argument("checkpoint", type=Path, help="file that torch.save wrote")
+    published.add_argument("target", type=Path, help="engine folder to write")
+    published.add_argument("--layout", choices=("2e1d", "btc"), help="default: the one whose tensor names it has")
+    published.add_argument(
+        "--lookahead",
+        type=float,
+        default=0.28,
+        metavar="S",
+        help="from a frame to its answer, s (default: %(default)s)",
+    )
+    published.add_argument(
+        "--transform", choices=("librosa-0.11", "librosa-0.6.3"), help="default: the one the authors trained on"
+    )
+    published.add_argument("--backend", choices=BACKENDS, default="onnx", help="default: %(default)s")
+    published.add_argument("--name", default="", help="name in the manifest (default: the checkpoint's)")
+    published.add_argument("--replace", action="store_true", help="replace an engine that is there")
     for command in (export, build):
         command.add_argument("--form", choices=("step", "window"), default="step", help="default: %(default)s")
         command.add_argument("--streams", type=int, default=1, metavar="N", help="that one step advances; default: 1")
@@ -37,7 +54,7 @@ def parser() -> argparse.ArgumentParser:
     verify = commands.add_parser("verify", help="check an engine beside PyTorch eager, on this machine")
     verify.add_argument("engine", type=Path, help="engine folder")
     verify.add_argument("--checkpoint", type=Path, help="what it was made from (default: look in engines/students)")
-    for command in (export, build, verify):
+    for command in (export, build, published, verify):
         command.add_argument(
             "--seconds", type=float, default=600.0, help="of stream to compare over (default: %(default)s)"
         )
@@ -58,8 +75,12 @@ def parser() -> argparse.ArgumentParser:
 def _build(args: argparse.Namespace) -> str:
     from engines.build import as_both, build
     from engines.network import from_student
+    from engines.published import from_published
 
-    network = from_student(args.checkpoint, args.form, args.streams, args.precision, args.name, args.delay)
+    if args.command == "import-published":
+        network = from_published(args.checkpoint, args.layout, args.lookahead, args.name, args.transform)
+    else:
+        network = from_student(args.checkpoint, args.form, args.streams, args.precision, args.name, args.delay)
     if args.command == "export":
         made = build(network, "onnx", args.target, args.replace, args.seconds, as_both)
     else:
@@ -88,12 +109,16 @@ def _checkpoint_of(engine: Path) -> Path:
 
 def _verify(args: argparse.Namespace) -> str:
     from engines.network import from_student
+    from engines.published import from_published_as
     from engines.verify import verified
 
     manifest = read_manifest(args.engine)
     backend_class(manifest.backend).probe()
     checkpoint = args.checkpoint or _checkpoint_of(args.engine)
-    network = from_student(checkpoint, manifest.form, manifest.streams, manifest.precision)
+    if manifest.future is not None:
+        network = from_published_as(manifest, checkpoint)
+    else:
+        network = from_student(checkpoint, manifest.form, manifest.streams, manifest.precision)
     return _said(args.engine, verified(args.engine, network, args.seconds))
 
 
@@ -119,7 +144,7 @@ def _list() -> str:
 def main(argv: list[str] | None = None) -> int:
     args = parser().parse_args(argv)
     with told_in_a_sentence("engines"):
-        if args.command in ("export", "build"):
+        if args.command in ("export", "build", "import-published"):
             print(_build(args))
         elif args.command == "verify":
             print(_verify(args))

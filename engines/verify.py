@@ -56,7 +56,8 @@ def check_frames(features: Features, count: int) -> Float32:
             tone = sum(np.sin(2 * np.pi * frequency * k * t) / k for k in (1, 2, 3, 4))
             audio[start : start + rate] += (10 ** rng.uniform(-2.5, -0.8) * tone * fade).astype(np.float32)
         audio[start : start + rate // 10] += 0.03 * rng.random() * rng.standard_normal(rate // 10).astype(np.float32)
-    return FrameStream(rate, features).push(audio[:samples])[:count]
+    stream = FrameStream(rate, features)
+    return np.concatenate((stream.push(audio[:samples]), stream.finish()))[:count]
 
 
 def answers_of(engine: Engine, frames: Float32) -> tuple[Float32, Float32]:
@@ -125,7 +126,7 @@ def verified(folder: Path, network: Network, seconds: float = SECONDS) -> Manife
     UserError where it differs by more than `LIMITS`; the manifest then keeps no check, so that it is not loaded.
     """
     manifest = read_manifest(folder)
-    same = ("form", "streams", "precision", "features", "cache", "window", "lookahead", "source")
+    same = ("form", "streams", "precision", "features", "cache", "window", "lookahead", "future", "source")
     odd = [field for field in same if getattr(manifest, field) != getattr(network.draft, field)]
     if odd:
         raise UserError(f"engine {str(folder)!r} was not made from this checkpoint ({', '.join(odd)} differ)")

@@ -6,6 +6,8 @@
 
 from __future__ import annotations
 
+from collections import deque
+from collections.abc import Iterator
 from itertools import pairwise
 from pathlib import Path
 
@@ -15,8 +17,8 @@ from numpy.typing import NDArray
 from rtchord import engine as engines
 from rtchord.audio.files import read_mono
 from rtchord.chords import N_BASS, N_CLASSES, NO_BASS, NO_CHORD, Chord, N
-from rtchord.cqt import Features, FrameStream
-from rtchord.decoder import PRESETS, Decision, Decoder, DecoderSettings, smooth
+from rtchord.cqt import Features, FrameStream, WindowStream
+from rtchord.decoder import PRESETS, TUNED_HOP, Decision, Decoder, DecoderSettings, smooth
 from rtchord.engine import Engine
 from rtchord.errors import UserError
 from rtchord.events import ChordEvent
@@ -31,6 +33,56 @@ def silence_threshold(features: Features) -> Float32:
     """(bins,) log magnitude of a sinusoid of GATE_DBFS at each bin."""
     amplitude = 10 ** (GATE_DBFS / 20)
     return np.log(amplitude / 2 * np.sqrt(features.lengths) + features.log_offset).astype(np.float32)
+
+
+class Answers:
+    """The first half of the chain over one stream: samples in, posteriors out, a pair for each frame.
+
+    A frame is answered when the engine has heard enough of what follows it: `lookahead` frames, and the `future` of
+    the last one, if its manifest says so.
+    """
+
+    def __init__(self, rate: int, engine: Engine) -> None:
+        manifest = engine.manifest
+        features = manifest.features
+        self.engine, self.features = engine, features
+        self._lookahead = manifest.lookahead
+        self._stream: FrameStream | WindowStream
+        if manifest.window is not None and manifest.future is not None:
+            self._stream = WindowStream(rate, features, manifest.window, manifest.future)
+        else:
+            self._stream = FrameStream(rate, features)
+        # s of sound after a frame that its answer waits for
+        self.wait = (manifest.lookahead * features.hop + (manifest.future or 0)) / features.sample_rate
+        self._silence = silence_threshold(features)
+        self._silent: deque[bool] = deque(maxlen=manifest.lookahead + 1)
+        self._n_classes, self._n_bass = _one_hot_silence()
+
+    def reset(self) -> None:
+        """Begin a new stream."""
+        self._stream.reset()
+        self.engine.reset()
+
+    def time_of(self, frame: int) -> float:
+        """Seconds of input that must have been heard before `frame` (from 0) is answered."""
+        return self._stream.time_of(frame + self._lookahead)
+
+    def onset_of(self, frame: int) -> float:
+        """Seconds of input at which the sound begins that `frame` stands for."""
+        return max(0.0, self._stream.time_of(frame) - self._stream.lag)
+
+    def push(self, samples: Float32) -> Iterator[tuple[int, Float32, Float32]]:
+        """(frame, classes (170,), bass (13,)) of each frame that can now be answered; valid until the next."""
+        first = self._stream.frames
+        for number, heard in enumerate(self._stream.push(samples), first):
+            whole = heard.ndim == 2  # a window and not a frame
+            answer = self.engine.look(heard) if whole else self.engine.step(heard)
+            answered = heard[-1 - self._lookahead] if whole else heard
+            self._silent.append(bool((answered < self._silence).all()))
+            if number >= self._lookahead:
+                silent = self._silent[-1 if whole else 0]
+                classes, bass = (self._n_classes, self._n_bass) if silent else answer
+                yield number - self._lookahead, classes, bass
 
 
 class Recognizer:
@@ -52,22 +104,20 @@ class Recognizer:
                 raise UserError(f"unknown latency preset {latency!r}; use one of {', '.join(PRESETS)}")
             latency = PRESETS[latency]
         self.engine = _loaded(engine)
-        self._stream = FrameStream(rate, self.engine.manifest.features)
-        self._decoder = Decoder(latency)
-        self._silence = silence_threshold(self.engine.manifest.features)
-        self._n_classes, self._n_bass = _one_hot_silence()
+        self._answers = Answers(rate, self.engine)
+        self._rate = rate
+        self._decoder = Decoder(latency, 1 / self.engine.manifest.features.frame_rate)
         self._emitted = False
 
     def reset(self) -> None:
         """Begin a new stream at time 0."""
-        self._stream.reset()
-        self.engine.reset()
+        self._answers.reset()
         self._decoder.reset()
         self._emitted = False
 
     def warm_up(self) -> None:
         """Compile what is compiled at first use, then begin a new stream. Call before a device is opened."""
-        self.push(np.zeros(self._stream.resampler.rate_in // 5, np.float32))
+        self.push(np.zeros(round((0.2 + self._answers.wait) * self._rate), np.float32))
         self.reset()
 
     def push(self, samples: Float32) -> list[ChordEvent]:
@@ -75,10 +125,8 @@ class Recognizer:
 
         The events are the same for every way of cutting the stream into blocks.
         """
-        first = self._stream.frames
         events = []
-        for number, frame in enumerate(self._stream.push(samples), first):
-            classes, bass = self._posteriors(frame)
+        for number, classes, bass in self._answers.push(samples):
             decision = self._decoder.push(number, classes, bass)
             if decision is None and not self._emitted:
                 # The stream begins with N, said once, so that whoever listens has a state to start from.
@@ -91,17 +139,10 @@ class Recognizer:
         """Events still owed at the end of the stream: none, as nothing is delayed beyond its decision."""
         return []
 
-    def _posteriors(self, frame: Float32) -> tuple[Float32, Float32]:
-        classes, bass = self.engine.step(frame)
-        if (frame < self._silence).all():
-            return self._n_classes, self._n_bass
-        return classes, bass
-
     def _event(self, decision: Decision) -> ChordEvent:
-        hop = self._stream.features.hop / self._stream.features.sample_rate
-        onset = 0.0 if not self._emitted else max(0.0, self._stream.time_of(decision.onset) - hop)
+        onset = self._answers.onset_of(decision.onset) if self._emitted else 0.0
         self._emitted = True
-        return ChordEvent(onset, self._stream.time_of(decision.frame), decision.chord, decision.confidence)
+        return ChordEvent(onset, self._answers.time_of(decision.frame), decision.chord, decision.confidence)
 
 
 def _one_hot_silence() -> tuple[Float32, Float32]:
@@ -118,31 +159,30 @@ def _loaded(engine: Path | str | Engine | None) -> Engine:
 
 
 def posteriors(samples: Float32, rate: int, engine: Engine) -> tuple[Float32, Float32, NDArray[np.float64]]:
-    """Posteriors of a whole recording: classes (frames, 170), bass (frames, 13), and each frame's time in s."""
-    stream = FrameStream(rate, engine.manifest.features)
-    frames = stream.push(samples)
-    silent = np.all(frames < silence_threshold(engine.manifest.features), axis=1)
-    no_classes, no_bass = _one_hot_silence()
-    classes = np.empty((len(frames), no_classes.size), np.float32)
-    bass = np.empty((len(frames), no_bass.size), np.float32)
+    """Posteriors of a whole recording: classes (frames, 170), bass (frames, 13), and each frame's time in s.
+
+    What an engine waits for at the end is silence.
+    """
+    answers = Answers(rate, engine)
+    rest = np.zeros(round(answers.wait * rate), np.float32)
+    found = [(classes.copy(), bass.copy()) for part in (samples, rest) for _, classes, bass in answers.push(part)]
     engine.reset()
-    for i, frame in enumerate(frames):
-        heard = engine.step(frame)
-        classes[i], bass[i] = (no_classes, no_bass) if silent[i] else heard
-    engine.reset()
-    return classes, bass, np.array([stream.time_of(i) for i in range(len(frames))])
+    classes, bass = np.zeros((len(found), N_CLASSES), np.float32), np.zeros((len(found), N_BASS), np.float32)
+    for i, (row, low) in enumerate(found):
+        classes[i], bass[i] = row, low
+    return classes, bass, np.array([answers.time_of(i) for i in range(len(found))])
 
 
 def segment(
-    classes: Float32, bass: Float32, times: NDArray[np.float64], end: float, delay: float
+    classes: Float32, bass: Float32, times: NDArray[np.float64], end: float, delay: float, hop: float = TUNED_HOP
 ) -> list[tuple[float, float, Chord]]:
     """Chords of a whole recording from its posteriors: (start s, end s, chord) from 0 to `end` without gaps.
 
     `times` (frames,): s at which each frame was known; `delay`: s by which posteriors follow the sound, which an
-    offline decode takes off again.
+    offline decode takes off again; `hop`: s between frames.
     """
     starts = np.maximum(times - delay, 0.0)
-    found = smooth(classes, bass, OFFLINE_PENALTY) or [(0, 0, NO_CHORD)]
+    found = smooth(classes, bass, OFFLINE_PENALTY, hop) or [(0, 0, NO_CHORD)]
     edges = [0.0, *(float(starts[first]) for first, _, _ in found[1:]), end]
     return [(a, b, chord) for (a, b), (_, _, chord) in zip(pairwise(edges), found, strict=True) if b > a]
 
@@ -155,4 +195,5 @@ def transcribe(path: Path, engine: Path | Engine | None = None) -> list[tuple[fl
     samples, rate = read_mono(path)
     loaded = _loaded(engine)
     classes, bass, times = posteriors(samples, rate, loaded)
-    return segment(classes, bass, times, samples.size / rate, loaded.manifest.delay)
+    manifest = loaded.manifest
+    return segment(classes, bass, times, samples.size / rate, manifest.delay, 1 / manifest.features.frame_rate)

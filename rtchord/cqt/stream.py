@@ -100,6 +100,13 @@ class FrameStream(_Stream):
         samples = transform.needed(frame) if isinstance(transform, CentredCQT) else (frame + 1) * hop
         return self.resampler.consumed(samples) / self.resampler.rate_in
 
+    @property
+    def lag(self) -> float:
+        """Seconds from the beginning of the sound that a frame stands for until the frame is pushed out."""
+        transform, hop = self._cqt, self.features.hop
+        samples = hop / 2 + transform.wait(self.features.octaves - 1) if isinstance(transform, CentredCQT) else hop
+        return samples / self.features.sample_rate
+
     def push(self, samples: Float32) -> Float32:
         """New frames (n, bins) float32; `samples` is (m,) float32. What is no sound (NaN, inf, 1e12) is silence."""
         found = [self._push(block) for block in self._resampled(samples)]
@@ -158,6 +165,11 @@ class WindowStream(_Stream):
         """Seconds of input that must have been heard before window number `window` (from 0) is pushed out."""
         samples = window * self.features.hop + self.future
         return self.resampler.consumed(samples) / self.resampler.rate_in
+
+    @property
+    def lag(self) -> float:
+        """Seconds from the beginning of the sound that a window's last frame stands for until it is pushed out."""
+        return (self.features.hop / 2 + self.future) / self.features.sample_rate
 
     def push(self, samples: Float32) -> Iterator[Float32]:
         """New windows (keep, bins), each overwritten by the next; `samples` as for `FrameStream.push`."""

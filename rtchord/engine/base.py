@@ -47,6 +47,9 @@ class Engine(Protocol):
         (streams, 13).
         """
 
+    def look(self, window: Float32) -> tuple[Float32, Float32]:
+        """The same for a whole window (window, bins), of one stream, whose older frames may have changed too."""
+
 
 def state_shapes(manifest: Manifest) -> dict[str, tuple[tuple[int, ...], Any]]:
     """Name -> (shape, dtype) of what a step reads beside its frame and writes as `next_*`; nothing for a window."""
@@ -106,6 +109,13 @@ class Stepper:
         if self._shift is not None:
             ctypes.memmove(*self._shift)
         self._newest[...] = frame
+        return self._advance()
+
+    def look(self, window: Float32) -> tuple[Float32, Float32]:
+        self._input[0] = window
+        return self._advance()
+
+    def _advance(self) -> tuple[Float32, Float32]:
         self._runs[self._turn]()
         self._turn = (self._turn + 1) % len(self._runs)
         return self._answer

@@ -75,6 +75,9 @@ class Manifest(_Strict):
         None, description="step: shape of the keys and of the values: layers, streams, heads, frames, width per head"
     )
     window: _Size | None = Field(None, description="window: frames that one step reads")
+    future: int | None = Field(
+        None, gt=0, le=65_536, description="centred features: samples after its centre that a window's last frame has"
+    )
     delay: float = Field(0.0, ge=0, description="s from a true change to its frame posteriors, median; for offline use")
     check: Check | None = Field(None, description="what it passed; an engine without is not loaded")
     target: Target | None = None
@@ -91,6 +94,10 @@ class Manifest(_Strict):
             raise ValueError("a window form has a window and no cache")
         if self.cache is not None and self.cache[1] != self.streams:
             raise ValueError(f"cache={self.cache} is not for streams={self.streams}")
+        if (self.future is not None) != (self.features.alignment == "centred"):
+            raise ValueError("centred features, and only they, have a future")
+        if self.future is not None and self.window is None:
+            raise ValueError("centred features go with a window")
         if self.window is not None and self.lookahead >= self.window:
             raise ValueError(f"lookahead={self.lookahead} must be shorter than window={self.window}")
         return self
