@@ -109,13 +109,13 @@ class Stepper:
         if self._shift is not None:
             ctypes.memmove(*self._shift)
         self._newest[...] = frame
-        return self._advance()
+        return self._next()
 
     def look(self, window: Float32) -> tuple[Float32, Float32]:
         self._input[0] = window
-        return self._advance()
+        return self._next()
 
-    def _advance(self) -> tuple[Float32, Float32]:
+    def _next(self) -> tuple[Float32, Float32]:
         self._runs[self._turn]()
         self._turn = (self._turn + 1) % len(self._runs)
         return self._answer
