@@ -16,14 +16,15 @@ from numpy.typing import NDArray
 from torch import nn
 
 from engines.__main__ import main
-from engines.build import build
+from engines.build import as_both, build
 from engines.network import Network
 from engines.published import LOOKAHEAD, divided, from_published, from_published_as, window_network
-from engines.verify import verified
+from engines.verify import check_frames, compare, verified
 from rtchord import Recognizer
 from rtchord.chords import N_CLASSES, N, class_index, pitch_classes
 from rtchord.cqt import DEFINITIONS, WindowStream
 from rtchord.engine import MANIFEST, Manifest, load, read_manifest
+from rtchord.engine.cuda import CudaEngine
 from rtchord.errors import UserError
 from rtchord.recognizer import transcribe
 from train.published import LAYOUTS, Published, TwoEncoders
@@ -119,7 +120,7 @@ def random(folder: Path) -> dict[str, tuple[Network, Path]]:
     made = {}
     for (layout, facts), lookahead in zip(LAYOUTS.items(), (LOOKAHEAD, 0.04), strict=True):
         network = window_network(spread(facts.network(layers=1)), layout, lookahead)
-        made[layout] = network, build(network, "onnx", folder / layout, seconds=2.0)[0]
+        made[layout] = network, build(network, "onnx", folder / layout, seconds=2.0, write=as_both)[0]
     return made
 
 
@@ -154,6 +155,24 @@ def test_posteriors_of_a_stream_are_the_networks_for_the_same_windows(
     np.testing.assert_allclose(classes, expected[0], atol=1e-4, rtol=0)
     assert np.abs(expected[0] - expected[0].mean(axis=0)).max() > 1e-3, "the windows matter"
     np.testing.assert_array_equal(bass, np.tile(np.eye(13)[12], (len(bass), 1)))
+
+
+@pytest.mark.parametrize("layout", sorted(LAYOUTS))
+def test_the_exported_program_gives_the_same_numbers(layout: str, random: dict[str, tuple[Network, Path]]) -> None:
+    network, folder = random[layout]
+    engine = CudaEngine(folder, read_manifest(folder), device="cpu")
+    assert compare(engine, network, check_frames(network.draft.features, 12)).max_error < 1e-5
+
+
+def test_several_streams_are_looked_at_together() -> None:
+    network = window_network(spread(TwoEncoders(layers=1)), "2e1d", streams=3)
+    frames = network.inputs["frames"]
+    assert frames.shape == (3, 108, 144)
+    frames = frames + torch.randn(frames.shape, generator=torch.Generator().manual_seed(2))
+    with torch.no_grad():
+        classes, bass = network.module(frames)
+        assert (classes.shape, bass.shape) == ((3, 170), (3, 13))
+        assert torch.allclose(classes[1:2], network.module(frames[1:2])[0], atol=1e-6)
 
 
 def test_the_manifest_says_what_the_engine_waits_for(engine: Path) -> None:
