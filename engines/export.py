@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from pathlib import Path
 
 import onnx
@@ -12,14 +13,16 @@ from engines.network import Network
 
 def write_onnx(network: Network, path: Path) -> None:
     """The network as ONNX, opset of the exporter's choice."""
-    program = torch.onnx.export(
-        network.module,
-        tuple(network.inputs.values()),
-        input_names=list(network.inputs),
-        output_names=network.outputs,
-        dynamo=True,
-        verbose=False,
-    )
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", FutureWarning)  # torch's, about itself
+        program = torch.onnx.export(
+            network.module,
+            tuple(network.inputs.values()),
+            input_names=list(network.inputs),
+            output_names=network.outputs,
+            dynamo=True,
+            verbose=False,
+        )
     model = program.model_proto
     for node in model.graph.node:  # traces of where the code lay on the exporting machine
         del node.metadata_props[:]

@@ -177,8 +177,9 @@ def _transcribe(options: argparse.Namespace) -> int:
     from rtchord.recognizer import transcribe
 
     engine, why = choose(options.engine)
+    segments = transcribe(options.file, engine)
     say(why)
-    write_lab(options.output, transcribe(options.file, engine))
+    write_lab(options.output, segments)
     return 0
 
 

@@ -293,7 +293,6 @@ def _listen(settings: ListenSettings, signals: _StopSignals, stage: _Stage) -> b
     from rtchord.recognizer import Recognizer  # late: bad input is told before Numba and ONNX Runtime are loaded
 
     engine, why = engines.choose(settings.engine)
-    say(why)
     recognizer = Recognizer(source.rate, engine, settings.latency)
     notice = threading.Timer(SLOW_START_SECONDS, say, ["getting ready; the first start on a machine takes longer"])
     notice.daemon = True
@@ -304,7 +303,8 @@ def _listen(settings: ListenSettings, signals: _StopSignals, stage: _Stage) -> b
         notice.cancel()
 
     source.start()
-    say(f"listening to {source.name}, {source.rate} Hz; sending to {', '.join(output.name for output in outputs)}")
+    targets = ", ".join(output.name for output in outputs)
+    say(f"listening to {source.name}, {source.rate} Hz; {why}; sending to {targets}")
     for block in source.blocks():
         _send(recognizer.push(block), outputs)
         signals.check()
