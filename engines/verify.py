@@ -88,9 +88,9 @@ def answers_of(engine: Engine, frames: Float32) -> tuple[Float32, Float32]:
     return found
 
 
-def decoded(classes: Float32, bass: Float32) -> list[object]:
-    """The chord that the live decoder holds at each frame."""
-    decoder = Decoder(PRESETS["balanced"])
+def decoded(classes: Float32, bass: Float32, hop: float) -> list[object]:
+    """The chord that the live decoder holds at each frame; frames are `hop` s apart."""
+    decoder = Decoder(PRESETS["balanced"], hop)
     chords: list[object] = []
     for i in range(len(classes)):
         decoder.push(i, classes[i], bass[i])
@@ -106,9 +106,9 @@ def compare(engine: Engine, network: Network, frames: Float32) -> Check:
     expected = expected[0][:n], expected[1][:n]
     errors = [np.nan_to_num(np.abs(g - e[:, None]), nan=np.inf) for e, g in zip(expected, got, strict=True)]
     total = sum(error.sum(dtype=np.float64) for error in errors)
-    chords = decoded(*expected)
-    last = decoded(got[0][:, -1], got[1][:, -1])
     features = engine.manifest.features
+    hop = 1 / features.frame_rate
+    chords, last = decoded(*expected, hop), decoded(got[0][:, -1], got[1][:, -1], hop)
     return Check(
         against=f"PyTorch {torch.__version__}, eager, float32",
         frames=n,
