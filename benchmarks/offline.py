@@ -28,7 +28,7 @@ def offline(folder: Path, engine: Path | None) -> dict[str, object]:
     def scores(delay: float) -> dict[str, float]:
         scored = []
         for heard, end, reference in songs:
-            found = segment(*heard, end, delay)
+            found = segment(*heard, end, delay, 1 / loaded.manifest.features.frame_rate)
             scored.append(score_song(*reference, [(start, chord.label) for start, _, chord in found]))
         summary = summarize(scored)
         return {name: summary[name] for name in (*SEVEN, "mean7", "class_mean", "events_per_change")}

@@ -25,7 +25,7 @@ from pydantic import BaseModel
 from rtchord import __version__
 from rtchord.errors import UserError
 from rtchord.outputs.text import printable, say, write_lab
-from rtchord.settings import Settings, as_toml, config_path, read_config, settings_from
+from rtchord.settings import RecogniseSettings, Settings, as_toml, config_path, read_config, settings_from
 
 MISSING = object()
 EXIT_CODES = """\
@@ -36,6 +36,7 @@ exit codes:
   3  the audio input was lost, and --no-reconnect was said
 """
 STDOUT_ERRORS = (errno.ENOSPC, errno.EIO, errno.EBADF, errno.EDQUOT)
+ENGINE_HELP = f"{RecogniseSettings.model_fields['engine'].description} (default: auto)"
 INTERRUPTED = 130  # as shells count it
 
 
@@ -64,7 +65,7 @@ LISTEN = {
     ("input", "reconnect"): ("--reconnect", None),
     ("recognise", "latency"): ("--latency", None),
     ("recognise", "hold"): ("--hold", "MS"),
-    ("recognise", "engine"): ("--engine", "FOLDER"),
+    ("recognise", "engine"): ("--engine", "auto|BACKEND|FOLDER"),
     ("names", "vocabulary"): ("--vocabulary", None),
     ("names", "bass"): ("--bass", None),
     ("names", "spelling"): ("--spelling", None),
@@ -146,7 +147,7 @@ def get_parser() -> argparse.ArgumentParser:
     transcribe = command("transcribe", _transcribe, "Write the chords of a recording as a .lab file.")
     transcribe.add_argument("file", metavar="FILE", type=Path, help="sound file")
     transcribe.add_argument("-o", "--output", metavar="OUT.lab", type=Path, required=True, help="where to write")
-    transcribe.add_argument("--engine", metavar="FOLDER", type=Path, help="engine to use (default: the one shipped)")
+    transcribe.add_argument("--engine", metavar=LISTEN["recognise", "engine"][1], default="auto", help=ENGINE_HELP)
 
     panic = command("panic", _panic, "Silence whatever listens to a MIDI port: every note of every channel.")
     panic.add_argument("--midi-port", metavar="NAME", required=True, help="name of the port, or any part of it")
@@ -175,7 +176,9 @@ def _devices(_options: argparse.Namespace) -> int:
 
     section("Audio inputs (listen --device NAME|INDEX)", inputs)
     section("MIDI ports (listen --midi-port NAME)", lambda: [f"{name}  [{api}]" for api, name in list_ports()])
-    section("Engines (--engine FOLDER)", lambda: [f"{name}  {folder}" for name, folder in installed_engines()])
+    section(
+        "Engines (--engine auto|BACKEND|FOLDER)", lambda: [f"{name}  {folder}" for name, folder in installed_engines()]
+    )
     return 0
 
 
@@ -242,9 +245,13 @@ def _transcribe(options: argparse.Namespace) -> int:
     if options.output.exists() and options.file.exists() and options.output.samefile(options.file):
         raise UserError(f"will not overwrite the recording {str(options.file)!r}: name another output")
 
+    from rtchord.engine import choose
     from rtchord.recognizer import transcribe
 
-    write_lab(options.output, transcribe(options.file, options.engine))
+    engine, why = choose(options.engine)
+    segments = transcribe(options.file, engine)
+    say(why)
+    write_lab(options.output, segments)
     return 0
 
 

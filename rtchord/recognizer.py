@@ -7,6 +7,8 @@
 from __future__ import annotations
 
 import math
+from collections import deque
+from collections.abc import Iterator
 from itertools import pairwise
 from pathlib import Path
 
@@ -16,8 +18,9 @@ from numpy.typing import NDArray
 from rtchord import engine as engines
 from rtchord.audio.files import read_mono
 from rtchord.chords import N_BASS, N_CLASSES, NO_BASS, NO_CHORD, Chord, N
-from rtchord.cqt import Features, FrameStream
-from rtchord.decoder import PRESETS, Decision, Decoder, DecoderSettings, smooth
+from rtchord.cqt import Features, FrameStream, WindowStream
+from rtchord.decoder import PRESETS, TUNED_HOP, Decision, Decoder, DecoderSettings, smooth
+from rtchord.engine import Engine
 from rtchord.errors import UserError
 from rtchord.events import ChordEvent
 from rtchord.settings import GATE_DBFS
@@ -86,19 +89,73 @@ class Gate:
         return bool(self._yes.all())
 
 
+class Answers:
+    """The first half of the chain over one stream: samples in, posteriors out, a pair for each frame.
+
+    A frame is answered when the engine has heard enough of what follows it: `lookahead` frames, and the `future` of
+    the last one, if its manifest says so.
+    """
+
+    def __init__(self, rate: int, engine: Engine, gate: float = GATE_DBFS) -> None:
+        manifest = engine.manifest
+        features = manifest.features
+        self.engine, self.features = engine, features
+        self._lookahead = manifest.lookahead
+        self._stream: FrameStream | WindowStream
+        if manifest.window is not None and manifest.future is not None:
+            self._stream = WindowStream(rate, features, manifest.window, manifest.future)
+        else:
+            self._stream = FrameStream(rate, features)
+        # s of sound after a frame that its answer waits for
+        self.wait = (manifest.lookahead * features.hop + (manifest.future or 0)) / features.sample_rate
+        self._gate = Gate(features, gate)
+        self._silent: deque[bool] = deque(maxlen=manifest.lookahead + 1)
+        self._n_classes, self._n_bass = _one_hot_silence()
+
+    def reset(self) -> None:
+        """Begin a new stream."""
+        self._stream.reset()
+        self.engine.reset()
+        self._gate.reset()
+        self._silent.clear()
+
+    def time_of(self, frame: int) -> float:
+        """Seconds of input that must have been heard before `frame` (from 0) is answered."""
+        return self._stream.time_of(frame + self._lookahead)
+
+    def onset_of(self, frame: int) -> float:
+        """Seconds of input at which the sound begins that `frame` stands for."""
+        return max(0.0, self._stream.time_of(frame) - self._stream.lag)
+
+    def push(self, samples: Float32) -> Iterator[tuple[int, Float32, Float32]]:
+        """(frame, classes (170,), bass (13,)) of each frame that can now be answered; valid until the next."""
+        first = self._stream.frames
+        for number, heard in enumerate(self._stream.push(samples), first):
+            whole = heard.ndim == 2  # a window and not a frame
+            answer = self.engine.look(heard) if whole else self.engine.step(heard)
+            answered = heard[-1 - self._lookahead] if whole else heard
+            self._silent.append(self._gate.silent(answered))
+            if number >= self._lookahead:
+                silent = self._silent[-1 if whole else 0]
+                classes, bass = (self._n_classes, self._n_bass) if silent else answer
+                yield number - self._lookahead, classes, bass
+
+
 class Recognizer:
     """Streaming chord recognizer for one mono stream at `rate` Hz.
 
-    `engine`: folder of an engine, or None for the shipped one. `latency`: a preset of `rtchord.decoder.PRESETS`, or
-    decoder settings. `hold`: s for which a chord is shown at least. Raises UserError for a bad engine or an unknown
-    preset, ValueError for a rate or a hold out of range.
+    `engine`: folder of an engine, None for the shipped one, or a loaded one, as `rtchord.engine.choose` gives.
+    `latency`: a preset of `rtchord.decoder.PRESETS`, or decoder settings. `gate`: dBFS, see `Gate`. `hold`: s for which
+    a chord is shown at least. Raises UserError for a bad engine or an unknown preset, ValueError for a rate or a hold
+    out of range.
     """
 
     def __init__(
         self,
         rate: int,
-        engine: Path | str | None = None,
+        engine: Path | str | Engine | None = None,
         latency: str | DecoderSettings = "balanced",
+        *,
         gate: float = GATE_DBFS,
         hold: float = 0.0,
     ) -> None:
@@ -111,25 +168,22 @@ class Recognizer:
             if latency not in PRESETS:
                 raise UserError(f"unknown latency preset {latency!r}; use one of {', '.join(PRESETS)}")
             latency = PRESETS[latency]
-        self.engine = engines.load(None if engine is None else Path(engine))
-        self._stream = FrameStream(rate, self.engine.manifest.features)
-        features = self.engine.manifest.features
-        self._decoder = Decoder(latency, math.ceil(hold * features.sample_rate / features.hop))
-        self._gate = Gate(features, gate)
-        self._n_classes, self._n_bass = _one_hot_silence()
+        self.engine = _loaded(engine)
+        self._answers = Answers(rate, self.engine, gate)
+        self._rate = rate
+        frame_rate = self.engine.manifest.features.frame_rate
+        self._decoder = Decoder(latency, hold=math.ceil(hold * frame_rate), hop=1 / frame_rate)
         self._emitted = False
 
     def reset(self) -> None:
         """Begin a new stream at time 0."""
-        self._stream.reset()
-        self.engine.reset()
-        self._gate.reset()
+        self._answers.reset()
         self._decoder.reset()
         self._emitted = False
 
     def warm_up(self) -> None:
         """Compile what is compiled at first use, then begin a new stream. Call before a device is opened."""
-        self.push(np.zeros(self._stream.resampler.rate_in // 5, np.float32))
+        self.push(np.zeros(round((0.2 + self._answers.wait) * self._rate), np.float32))
         self.reset()
 
     def push(self, samples: Float32) -> list[ChordEvent]:
@@ -137,10 +191,8 @@ class Recognizer:
 
         The events are the same for every way of cutting the stream into blocks.
         """
-        first = self._stream.frames
         events = []
-        for number, frame in enumerate(self._stream.push(samples), first):
-            classes, bass = self._posteriors(frame)
+        for number, classes, bass in self._answers.push(samples):
             decision = self._decoder.push(number, classes, bass)
             if decision is None and not self._emitted:
                 # The stream begins with N, said once, so that whoever listens has a state to start from.
@@ -153,17 +205,10 @@ class Recognizer:
         """Events still owed at the end of the stream: none, as nothing is delayed beyond its decision."""
         return []
 
-    def _posteriors(self, frame: Float32) -> tuple[Float32, Float32]:
-        classes, bass = self.engine.step(frame)
-        if self._gate.silent(frame):
-            return self._n_classes, self._n_bass
-        return classes, bass
-
     def _event(self, decision: Decision) -> ChordEvent:
-        hop = self._stream.features.hop / self._stream.features.sample_rate
-        onset = 0.0 if not self._emitted else max(0.0, self._stream.time_of(decision.onset) - hop)
+        onset = self._answers.onset_of(decision.onset) if self._emitted else 0.0
         self._emitted = True
-        return ChordEvent(onset, self._stream.time_of(decision.frame), decision.chord, decision.confidence)
+        return ChordEvent(onset, self._answers.time_of(decision.frame), decision.chord, decision.confidence)
 
 
 def _one_hot_silence() -> tuple[Float32, Float32]:
@@ -171,42 +216,50 @@ def _one_hot_silence() -> tuple[Float32, Float32]:
     return np.eye(N_CLASSES, dtype=np.float32)[N], np.eye(N_BASS, dtype=np.float32)[NO_BASS]
 
 
-def posteriors(samples: Float32, rate: int, engine: engines.Engine) -> tuple[Float32, Float32, NDArray[np.float64]]:
-    """Posteriors of a whole recording: classes (frames, 170), bass (frames, 13), and each frame's time in s."""
-    stream = FrameStream(rate, engine.manifest.features)
-    frames = stream.push(samples)
-    gate = Gate(engine.manifest.features, GATE_DBFS)
-    no_classes, no_bass = _one_hot_silence()
-    classes = np.empty((len(frames), no_classes.size), np.float32)
-    bass = np.empty((len(frames), no_bass.size), np.float32)
+def _loaded(engine: Path | str | Engine | None) -> Engine:
+    if engine is None or isinstance(engine, Path | str):
+        engine = engines.load(None if engine is None else Path(engine))
+    if engine.manifest.streams != 1:
+        raise UserError(f"this engine is for {engine.manifest.streams} streams at once; use one for 1 stream")
+    return engine
+
+
+def posteriors(samples: Float32, rate: int, engine: Engine) -> tuple[Float32, Float32, NDArray[np.float64]]:
+    """Posteriors of a whole recording: classes (frames, 170), bass (frames, 13), and each frame's time in s.
+
+    What an engine waits for at the end is silence.
+    """
+    answers = Answers(rate, engine)
+    rest = np.zeros(round(answers.wait * rate), np.float32)
+    found = [(classes.copy(), bass.copy()) for part in (samples, rest) for _, classes, bass in answers.push(part)]
     engine.reset()
-    for i, frame in enumerate(frames):
-        heard = engine.step(frame)
-        classes[i], bass[i] = (no_classes, no_bass) if gate.silent(frame) else heard
-    engine.reset()
-    return classes, bass, np.array([stream.time_of(i) for i in range(len(frames))])
+    classes, bass = np.zeros((len(found), N_CLASSES), np.float32), np.zeros((len(found), N_BASS), np.float32)
+    for i, (row, low) in enumerate(found):
+        classes[i], bass[i] = row, low
+    return classes, bass, np.array([answers.time_of(i) for i in range(len(found))])
 
 
 def segment(
-    classes: Float32, bass: Float32, times: NDArray[np.float64], end: float, delay: float
+    classes: Float32, bass: Float32, times: NDArray[np.float64], end: float, delay: float, hop: float = TUNED_HOP
 ) -> list[tuple[float, float, Chord]]:
     """Chords of a whole recording from its posteriors: (start s, end s, chord) from 0 to `end` without gaps.
 
     `times` (frames,): s at which each frame was known; `delay`: s by which posteriors follow the sound, which an
-    offline decode takes off again.
+    offline decode takes off again; `hop`: s between frames.
     """
     starts = np.maximum(times - delay, 0.0)
-    found = smooth(classes, bass, OFFLINE_PENALTY) or [(0, 0, NO_CHORD)]
+    found = smooth(classes, bass, OFFLINE_PENALTY, hop) or [(0, 0, NO_CHORD)]
     edges = [0.0, *(float(starts[first]) for first, _, _ in found[1:]), end]
     return [(a, b, chord) for (a, b), (_, _, chord) in zip(pairwise(edges), found, strict=True) if b > a]
 
 
-def transcribe(path: Path, engine: Path | None = None) -> list[tuple[float, float, Chord]]:
+def transcribe(path: Path, engine: Path | Engine | None = None) -> list[tuple[float, float, Chord]]:
     """Chords of a sound file as (start s, end s, chord), decoded with the whole recording at hand.
 
     The segments cover the file from 0 to its end without gaps.
     """
     samples, rate = read_mono(path)
-    loaded = engines.load(engine)
+    loaded = _loaded(engine)
     classes, bass, times = posteriors(samples, rate, loaded)
-    return segment(classes, bass, times, samples.size / rate, loaded.manifest.delay)
+    manifest = loaded.manifest
+    return segment(classes, bass, times, samples.size / rate, manifest.delay, 1 / manifest.features.frame_rate)

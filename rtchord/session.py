@@ -45,6 +45,7 @@ from rtchord.outputs.text import say
 from rtchord.settings import Settings
 
 if TYPE_CHECKING:
+    from rtchord.engine import Engine
     from rtchord.recognizer import Recognizer
 
 Float32 = NDArray[np.float32]
@@ -182,15 +183,20 @@ def _listen(settings: Settings, signals: _StopSignals, stage: _Stage) -> bool:
     stage.source = source
     # Who patches audio in JACK looks for the notes there too.
     open_outputs(settings, stage.outputs, "JACK" if source.host_api == devices.JACK else None, say)
+
+    from rtchord import engine as engines  # late: bad input is told before ONNX Runtime is loaded
+
+    engine, why = engines.choose(settings.recognise.engine)
     notice = threading.Timer(SLOW_START_SECONDS, say, ["getting ready; the first start on a machine takes longer"])
     notice.daemon = True
     notice.start()
     try:
-        performance = _Performance(settings, source, stage.outputs)
+        performance = _Performance(settings, source, stage.outputs, engine)
     finally:
         notice.cancel()
     source.start()
-    say(f"listening to {source.name}, {source.rate} Hz; sending to {', '.join(o.name for o in stage.outputs)}")
+    targets = ", ".join(output.name for output in stage.outputs)
+    say(f"listening to {source.name}, {source.rate} Hz; {why}; sending to {targets}")
     try:
         return performance.run(signals)
     finally:
@@ -203,8 +209,8 @@ def _listen(settings: Settings, signals: _StopSignals, stage: _Stage) -> bool:
 class _Performance:
     """The way of blocks through the recognizer to the outputs, and the state of it all."""
 
-    def __init__(self, settings: Settings, source: Source, outputs: list[Output]) -> None:
-        self._settings, self._source, self._outputs = settings, source, outputs
+    def __init__(self, settings: Settings, source: Source, outputs: list[Output], engine: Engine) -> None:
+        self._settings, self._source, self._outputs, self._engine = settings, source, outputs, engine
         self._rate = source.rate
         self._recognizer = self._prepared()
         self._start = 0.0  # s of the session at which the recognizer's stream begins
@@ -242,11 +248,12 @@ class _Performance:
             self._tell(now)
 
     def _prepared(self) -> Recognizer:
-        from rtchord.recognizer import Recognizer  # late: bad input is told before Numba and ONNX Runtime are loaded
+        from rtchord.recognizer import Recognizer  # late: bad input is told before Numba is loaded
 
         how = self._settings.recognise
-        engine = None if how.engine == "auto" else how.engine
-        recognizer = Recognizer(self._rate, engine, how.latency, gate=self._settings.input.gate, hold=how.hold / 1000)
+        recognizer = Recognizer(
+            self._rate, self._engine, how.latency, gate=self._settings.input.gate, hold=how.hold / 1000
+        )
         recognizer.warm_up()
         return recognizer
 
@@ -292,7 +299,7 @@ class _Performance:
         self._delays.clear()
         status = Status(
             self._time(now), *level, source.overflows, source.dropped, self._connected, delay,
-            source.name, self._recognizer.engine.manifest.name,
+            source.name, self._engine.manifest.name,
         )  # fmt: skip
         for number, output in enumerate(self._outputs):
             if output.open:

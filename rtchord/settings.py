@@ -162,7 +162,12 @@ class RecogniseSettings(_Section):
         + _LATENCIES_TOLD,
     )
     hold: float = Field(0.0, ge=0, le=5000, description="ms for which a chord is shown at least")
-    engine: str = Field("auto", min_length=1, description="folder of an engine, or auto for the best that is there")
+    engine: str = Field(
+        "auto",
+        min_length=1,
+        description="folder of an engine, a backend (onnx, openvino, cuda, tensorrt, tensorrt-rtx), or auto for the "
+        "best that is verified on this machine",
+    )
 
 
 class NameSettings(_Section):

@@ -44,8 +44,8 @@ class ModelConfig(BaseModel):
 class Cache:
     """Keys and values of the frames before the next one; `age` 1 is the last row.
 
-    `keys`, `values`: (layers, batch, heads, context - 1, width / heads) float32; `filled`: (1,) int64, how many of the
-    rows hold real frames. A fresh cache is all zeros.
+    `keys`, `values`: (layers, batch, heads, context - 1, width / heads), dtype of the weights; `filled`: (batch,)
+    int64, how many of the rows hold real frames. A fresh cache is all zeros.
     """
 
     keys: Tensor
@@ -95,9 +95,10 @@ class CausalAttention(nn.Module):
     def _block_bias(self, blocks: int) -> Tensor:
         """(heads, blocks, size, 2 size): the bias of each age; -inf for the future, beyond the context, before 0."""
         size = self.context
-        age = torch.arange(size)[:, None] + size - torch.arange(2 * size)[None, :]
+        columns = torch.arange(2 * size, device=self.bias.device)
+        age = columns[:size, None] + size - columns[None, :]
         hidden = (age < 0) | (age >= size)
-        before_start = torch.arange(2 * size) < size
+        before_start = columns < size
         hidden = torch.stack([hidden | before_start] + [hidden] * (blocks - 1))
         bias = self.bias[:, age.clamp(0, size - 1)]
         return bias[:, None].masked_fill(hidden, float("-inf"))
@@ -105,7 +106,7 @@ class CausalAttention(nn.Module):
     def step(self, x: Tensor, source: Tensor, keys: Tensor, values: Tensor, empty: Tensor) -> tuple[Tensor, ...]:
         """One frame: x and source (batch, 1, width); returns the output and the advanced keys and values.
 
-        `empty` (context,) is -inf where a row of the cache holds no frame yet, else 0.
+        `empty` (batch, 1, 1, context) is -inf where a row of the cache holds no frame yet, else 0.
         """
         key, value = self.key_value(source).chunk(2, dim=-1)
         keys = torch.cat((keys, self.split(key)), dim=2)
@@ -194,7 +195,8 @@ class Student(nn.Module):
         """Cache of a stream that has heard nothing."""
         c = self.config
         shape = (self.cached_layers, batch, c.heads, c.context - 1, c.width // c.heads)
-        return Cache(torch.zeros(shape), torch.zeros(shape), torch.zeros(1, dtype=torch.int64))
+        like = self.classes.weight
+        return Cache(like.new_zeros(shape), like.new_zeros(shape), like.new_zeros(batch, dtype=torch.int64))
 
     def forward(self, frames: Tensor) -> tuple[Tensor, Tensor]:
         """frames (batch, time, bins) -> logits (batch, time, 170), (batch, time, 13)."""
@@ -207,8 +209,9 @@ class Student(nn.Module):
 
     def step(self, frame: Tensor, cache: Cache) -> tuple[Tensor, Tensor, Cache]:
         """frame (batch, bins) -> logits (batch, 170), (batch, 13) and the advanced cache."""
-        rows = torch.arange(self.config.context)
-        empty = torch.where(rows < self.config.context - 1 - cache.filled, float("-inf"), 0.0)
+        rows = torch.arange(self.config.context, device=cache.filled.device)
+        missing = rows < self.config.context - 1 - cache.filled[:, None]
+        empty = torch.where(missing, float("-inf"), 0.0).to(cache.keys.dtype)[:, None, None, :]
         keys: list[Tensor] = []
         values: list[Tensor] = []
 
@@ -227,7 +230,7 @@ class Student(nn.Module):
 
     def _run(self, frames: Tensor, attend) -> tuple[Tensor, Tensor]:  # type: ignore[no-untyped-def]
         """The network; `attend(block, y, source)` is the only thing that differs between sequence and step."""
-        x = (frames - self.mean) / self.std
+        x = ((frames - self.mean) / self.std).to(self.embed.weight.dtype)
         memory = self.embed(x)
         for layer in self.temporal:
             memory = attend(layer["self"], memory, None)

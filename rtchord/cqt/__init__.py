@@ -10,7 +10,7 @@ from rtchord.cqt.features import DEFINITIONS, Features
 from rtchord.cqt.kernels import centred_kernels, half_band, kernels
 from rtchord.cqt.latency import Latency, latency
 from rtchord.cqt.sliding import SlidingCQT
-from rtchord.cqt.stream import FrameStream
+from rtchord.cqt.stream import FrameStream, WindowStream
 
 __all__ = [
     "DEFINITIONS",
@@ -19,6 +19,7 @@ __all__ = [
     "FrameStream",
     "Latency",
     "SlidingCQT",
+    "WindowStream",
     "centred_kernels",
     "half_band",
     "kernels",

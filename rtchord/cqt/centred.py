@@ -341,15 +341,19 @@ class CentredCQT:
             )
         )
 
-    def window(self, out: Float32) -> None:
-        """Fill `out` (frames, bins), frames <= `keep`, with the newest frames, the very newest last.
+    def window(self, out: Float32, last: int | None = None) -> None:
+        """Fill `out` (frames, bins), frames <= `keep`, with the frames up to number `last`, None for the newest.
 
         Frames that lack some of their future are those of a stream that ends now. Frames before the stream are silence.
+        `last` may lie back as far as a frame that has just become final.
         """
+        last = self.newest if last is None else last
         if len(out) > self.keep:
             raise ValueError(f"a window of {len(out)} frames is longer than keep={self.keep}")
+        if not self.frames - 1 <= last <= self.newest:
+            raise ValueError(f"a window ends between frame {self.frames - 1} and frame {self.newest}, not at {last}")
         self._provisional()
-        numbers = np.arange(self.newest + 1 - len(out), self.newest + 1)
+        numbers = np.arange(last + 1 - len(out), last + 1)
         np.take(self._table, numbers, axis=0, out=out, mode="wrap")
         out[numbers < 0] = np.log(np.float32(self.features.log_offset))
 

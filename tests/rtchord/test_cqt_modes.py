@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 from pydantic import ValidationError
 
-from rtchord.cqt import DEFINITIONS, CentredCQT, Features, FrameStream, SlidingCQT, latency
+from rtchord.cqt import DEFINITIONS, CentredCQT, Features, FrameStream, SlidingCQT, WindowStream, latency
 from rtchord.cqt.kernels import half_band, minimum_phase
 
 RATE = 22_050
@@ -280,6 +280,62 @@ def test_each_transform_refuses_the_other_alignment() -> None:
 def test_too_little_room_for_frames_is_refused() -> None:
     with pytest.raises(ValueError, match="frames"):
         CentredCQT(MODES["centred"]).push(NOISE, np.empty((3, 144), np.float32))
+
+
+# Windows, one a hop.
+
+
+def windows(samples: Float32, stream: WindowStream) -> list[Float32]:
+    return [window.copy() for window in stream.push(samples)]
+
+
+@every_centred
+@pytest.mark.parametrize("future", [1, 1364, 4096])
+def test_each_window_is_what_a_recording_gives_that_ends_so_long_after_its_last_frame(
+    features: Features, future: int
+) -> None:
+    found = windows(NOISE, WindowStream(RATE, features, 20, future))
+    assert len(found) == (NOISE.size - future) // features.hop + 1
+    for number in (0, 3, 21, len(found) - 1):
+        expected = whole(NOISE[: number * features.hop + future], features)[: number + 1][-20:]
+        assert np.array_equal(found[number][20 - len(expected) :], expected)
+        assert (found[number][: 20 - len(expected)] == np.log(np.float32(features.log_offset))).all()
+
+
+@every_centred
+def test_with_all_of_their_future_windows_hold_final_frames(features: Features) -> None:
+    longest = CentredCQT(features).wait(features.octaves - 1)
+    found = windows(NOISE, WindowStream(RATE, features, 5, longest))
+    final = FrameStream(RATE, features).push(NOISE)
+    assert all(np.array_equal(window, final[n - 4 : n + 1]) for n, window in enumerate(found) if n >= 4)
+    with pytest.raises(ValueError, match=str(longest)):
+        WindowStream(RATE, features, 5, longest + 1)
+
+
+@settings(max_examples=20, deadline=None)
+@given(
+    mode=st.sampled_from(sorted(CENTRED)),
+    rate=st.sampled_from([8_000, 22_050, 48_000]),
+    cuts=st.lists(st.integers(0, NOISE.size), max_size=12),
+)
+def test_windows_do_not_depend_on_the_cutting(mode: str, rate: int, cuts: list[int]) -> None:
+    stream = WindowStream(rate, CENTRED[mode], 12, 3000)
+    expected = windows(NOISE, stream)
+    assert stream.frames == len(expected)
+    stream.reset()
+    found = [window for piece in np.split(NOISE, sorted(cuts)) for window in windows(piece, stream)]
+    assert np.array_equal(found, expected)
+
+
+@every_centred
+@pytest.mark.parametrize("rate", [RATE, 48_000])
+def test_a_window_comes_with_the_sample_that_its_time_names(features: Features, rate: int) -> None:
+    stream = WindowStream(rate, features, 3, 4096)
+    for number in (0, 1, 4):
+        needed = round(stream.time_of(number) * rate)
+        stream.reset()
+        assert len(windows(NOISE[: needed - 1], stream)) == number
+        assert len(windows(NOISE[needed - 1 : needed], stream)) == 1
 
 
 # Definitions.

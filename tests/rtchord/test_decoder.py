@@ -7,7 +7,7 @@ import pytest
 from pydantic import ValidationError
 
 from rtchord.chords import N_BASS, N_CLASSES, NO_BASS, NO_CHORD, N, X, class_index
-from rtchord.decoder import PRESETS, Decoder, DecoderSettings, smooth
+from rtchord.decoder import PRESETS, TUNED_HOP, Decoder, DecoderSettings, smooth
 
 SETTINGS = DecoderSettings(change=6.0, start=6.0, refine=8.0, bass=8.0)
 C, C7, AM = class_index(0, "maj"), class_index(0, "7"), class_index(9, "min")
@@ -27,8 +27,10 @@ def bass(pitch: int = NO_BASS, p: float = 0.9) -> np.ndarray:
     return out
 
 
-def run(frames: list[tuple[np.ndarray, np.ndarray]], settings: DecoderSettings = SETTINGS) -> list:
-    decoder = Decoder(settings)
+def run(
+    frames: list[tuple[np.ndarray, np.ndarray]], settings: DecoderSettings = SETTINGS, hop: float = TUNED_HOP
+) -> list:
+    decoder = Decoder(settings, hop=hop)
     decisions = (decoder.push(i, c, b) for i, (c, b) in enumerate(frames))
     return [decision for decision in decisions if decision]
 
@@ -51,6 +53,21 @@ def test_a_larger_threshold_is_later() -> None:
     frames = [(classes((N, 0.9)), bass())] * 5 + [(classes((C, 0.6), (N, 0.2)), bass(0))] * 40
     fast, steady = (run(frames, PRESETS[name])[0].frame for name in ("fast", "steady"))
     assert fast < steady
+
+
+@pytest.mark.parametrize("preset", sorted(PRESETS))
+def test_a_long_frame_weighs_as_much_as_the_short_ones_in_its_place(preset: str) -> None:
+    rng = np.random.default_rng(0)
+    frames = []
+    for index in (N, C, AM, C7):
+        for _ in range(40):
+            p = rng.dirichlet([9, 1, 1, 1])
+            frames.append((classes((index, p[0]), *zip({N, C, AM, C7} - {index}, p[1:] * 0.99, strict=True)), bass()))
+    short = run([frame for frame in frames for _ in range(4)], PRESETS[preset])
+    long = run(frames, PRESETS[preset], hop=4 * TUNED_HOP)
+    assert [d.chord for d in long] == [d.chord for d in short]
+    assert len(long) >= 3
+    assert [(d.onset, d.frame) for d in long] == [(d.onset // 4, d.frame // 4) for d in short]
 
 
 def test_doubt_between_qualities_of_a_family_does_not_delay_the_family() -> None:
@@ -144,12 +161,19 @@ def test_smooth_splits_a_chord_where_its_bass_moves() -> None:
     assert [(a, b, c.label) for a, b, c in segments] == [(0, 30, "C:maj"), (30, 60, "C:maj/3")]
 
 
+def test_smooth_counts_seconds_and_not_frames() -> None:
+    posterior = np.stack([classes((C, 0.6), (AM, 0.3))] * 20 + [classes((AM, 0.6), (C, 0.3))] * 5)
+    heard = np.stack([bass(0)] * 25)
+    assert len(smooth(posterior, heard, penalty=12.0)) == 1
+    assert len(smooth(posterior, heard, penalty=12.0, hop=4 * TUNED_HOP)) == 2
+
+
 def test_smooth_of_nothing_is_nothing() -> None:
     assert smooth(np.zeros((0, N_CLASSES), np.float32), np.zeros((0, N_BASS), np.float32), 12.0) == []
 
 
 def held(frames: list[tuple[np.ndarray, np.ndarray]], hold: int) -> list:
-    decoder = Decoder(SETTINGS, hold)
+    decoder = Decoder(SETTINGS, hold=hold)
     return [decision for i, (c, b) in enumerate(frames) if (decision := decoder.push(i, c, b))]
 
 

@@ -1,4 +1,4 @@
-"""Loading engines: what is accepted, what is refused and how."""
+"""Loading and choosing engines: what is accepted, what is refused and how."""
 
 import json
 import shutil
@@ -8,7 +8,17 @@ import numpy as np
 import pytest
 
 from rtchord import engine
+from rtchord.engine import manifest as manifests
+from rtchord.engine.base import Stepper
 from rtchord.errors import UserError
+
+
+@pytest.fixture(autouse=True)
+def own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """The folder of the user's own engines; empty."""
+    folder = tmp_path / "own"
+    monkeypatch.setenv("RTCHORD_ENGINES", str(folder))
+    return folder
 
 
 @pytest.fixture
@@ -26,6 +36,20 @@ def edit(folder: Path, **changes: object) -> None:
 def seal(folder: Path) -> None:
     path = folder / engine.MANIFEST
     path.write_text(engine.sealed(engine.Manifest.model_validate_json(path.read_text())).model_dump_json())
+
+
+def resealed(folder: Path, **changes: object) -> Path:
+    """What whoever builds an engine may do: change fields and seal them."""
+    edit(folder, **changes)
+    seal(folder)
+    return folder
+
+
+def model_of(folder: Path) -> Path:
+    return folder / next(iter(json.loads((folder / engine.MANIFEST).read_text())["files"]))
+
+
+TARGET = {"gpu": "NVIDIA A", "capability": "8.6", "library": "TensorRT 10.1", "cuda": "13.0"}
 
 
 def test_the_shipped_engine_is_found_and_loads() -> None:
@@ -57,7 +81,7 @@ def test_a_missing_folder_is_named(tmp_path: Path) -> None:
 
 
 def test_a_tampered_model_is_refused(copy: Path) -> None:
-    model = copy / json.loads((copy / engine.MANIFEST).read_text())["model"]
+    model = model_of(copy)
     data = bytearray(model.read_bytes())
     data[len(data) // 2] ^= 1
     model.write_bytes(data)
@@ -66,22 +90,34 @@ def test_a_tampered_model_is_refused(copy: Path) -> None:
 
 
 def test_a_missing_model_is_refused(copy: Path) -> None:
-    (copy / json.loads((copy / engine.MANIFEST).read_text())["model"]).unlink()
-    with pytest.raises(UserError, match="lacks its model file"):
+    model_of(copy).unlink()
+    with pytest.raises(UserError, match="lacks its file"):
         engine.load(copy)
+
+
+def test_an_engine_that_was_never_verified_is_refused(copy: Path) -> None:
+    resealed(copy, check=None)
+    with pytest.raises(UserError, match="was never verified; run `python -m engines verify"):
+        engine.load(copy)
+    assert engine.load(copy, verified=False).manifest.check is None, "but whoever verifies it can run it"
 
 
 def test_a_model_that_is_no_onnx_is_refused(copy: Path) -> None:
     (copy / "step.onnx").write_bytes(b"not a model")
-    edit(copy, model="step.onnx", sha256=engine.sha256(copy / "step.onnx"))
-    seal(copy)
+    resealed(copy, files={"step.onnx": engine.sha256(copy / "step.onnx")})
     with pytest.raises(UserError, match="cannot be run by ONNX Runtime"):
         engine.load(copy)
 
 
+def test_a_folder_without_a_model_for_its_backend_is_refused(copy: Path) -> None:
+    (copy / "step.onnx").rename(copy / "step.bin")
+    resealed(copy, files={"step.bin": engine.sha256(copy / "step.bin")})
+    with pytest.raises(UserError, match=r"has one \.onnx file, not 0"):
+        engine.load(copy)
+
+
 def test_a_wrong_cache_shape_is_refused(copy: Path) -> None:
-    edit(copy, cache=[1, 1, 1, 1, 1])
-    seal(copy)
+    resealed(copy, cache=[1, 1, 1, 1, 1])
     with pytest.raises(UserError, match="does not fit its manifest"):
         engine.load(copy)
 
@@ -89,15 +125,26 @@ def test_a_wrong_cache_shape_is_refused(copy: Path) -> None:
 @pytest.mark.parametrize(
     ("changes", "where"),
     [
-        ({"format": 2}, "format"),
         ({"vocabulary": "other"}, "vocabulary"),
         ({"surprise": 1}, "surprise"),
-        ({"model": "../../etc/passwd"}, "model"),
+        ({"files": {"../../etc/passwd": "0" * 64}}, r"files\.\.\./\.\./etc/passwd"),
+        ({"files": {}}, "files"),
+        ({"check": {}}, "check"),
+        ({"streams": 8}, "the whole: Value error, cache="),
+        ({"form": "window"}, "the whole: Value error, a window form has a window and no cache"),
+        ({"window": 64}, "the whole: Value error, a step has a cache and no window"),
     ],
 )
 def test_an_invalid_manifest_names_the_field(copy: Path, changes: dict, where: str) -> None:
     edit(copy, **changes)
     with pytest.raises(UserError, match=f"invalid manifest.json \\({where}"):
+        engine.load(copy)
+
+
+@pytest.mark.parametrize("version", [1, 3, "x"])
+def test_a_manifest_of_another_version_says_which(copy: Path, version: object) -> None:
+    edit(copy, format=version)
+    with pytest.raises(UserError, match=f"manifest version {version}, this rtchord reads version 2; build it again"):
         engine.load(copy)
 
 
@@ -119,3 +166,99 @@ def test_absurd_sizes_are_refused_before_anything_is_allocated(copy: Path, cache
     edit(copy, cache=cache)
     with pytest.raises(UserError, match=r"invalid manifest\.json \(cache"):
         engine.load(copy)
+
+
+def test_auto_takes_the_shipped_engine_where_no_other_is_built() -> None:
+    chosen, why = engine.choose()
+    assert chosen.manifest.backend == "onnx"
+    assert why == "engine 2e1d-live-1, onnx fp32, as no other is built here"
+
+
+class Fake(Stepper):
+    """A backend that is there; its answers do not matter."""
+
+    SUFFIX = ".onnx"
+
+    def __init__(self, _folder: Path, manifest: engine.Manifest) -> None:
+        super().__init__(manifest)
+
+    @staticmethod
+    def probe() -> manifests.Target:
+        return manifests.Target(**TARGET)
+
+
+@pytest.fixture
+def gpu(own: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """An engine for TensorRT in the user's folder, on a machine that has it."""
+    real = engine.backend_class
+    monkeypatch.setattr(engine, "backend_class", lambda name: Fake if name == "tensorrt" else real(name))
+    own.mkdir()
+    folder = Path(shutil.copytree(engine.shipped(), own / "mine"))
+    return resealed(folder, backend="tensorrt", target=TARGET)
+
+
+@pytest.mark.usefixtures("gpu")
+def test_auto_takes_the_best_that_is_verified_here() -> None:
+    chosen, why = engine.choose()
+    assert isinstance(chosen, Fake)
+    assert why == "engine 2e1d-live-1, tensorrt fp32 on NVIDIA A, the best that is verified on this machine"
+
+
+@pytest.mark.parametrize(
+    ("changes", "why"),
+    [
+        ({"check": None}, "was never verified"),
+        ({"target": {**TARGET, "gpu": "NVIDIA B"}}, "was verified on NVIDIA B"),
+        ({"target": {**TARGET, "library": "TensorRT 10.0"}}, "was verified on NVIDIA A .* with TensorRT 10.0"),
+        ({"target": None}, "was verified on another kind of machine"),
+    ],
+)
+def test_auto_falls_back_in_one_line_and_an_explicit_request_does_not(gpu: Path, changes: dict, why: str) -> None:
+    resealed(gpu, **changes)
+    chosen, line = engine.choose("auto")
+    assert chosen.manifest.backend == "onnx"
+    assert "as the better one cannot be used" in line
+    assert len(line.splitlines()) == 1
+    for query in ("tensorrt", str(gpu), gpu):
+        with pytest.raises(UserError, match=why):
+            engine.choose(query)
+
+
+def test_auto_falls_back_where_the_file_was_changed(gpu: Path) -> None:
+    model_of(gpu).write_bytes(b"another")
+    chosen, why = engine.choose()
+    assert chosen.manifest.backend == "onnx"
+    assert "has another hash" in why
+
+
+@pytest.mark.parametrize("changes", [{"name": "another student"}, {"form": "window", "cache": None, "window": 64}])
+def test_auto_never_changes_what_is_recognised(gpu: Path, changes: dict) -> None:
+    resealed(gpu, **changes)
+    assert engine.choose()[0].manifest.backend == "onnx"
+    assert isinstance(engine.choose("tensorrt")[0], Fake), "who asks for it gets it"
+
+
+def test_a_backend_by_name_is_the_shipped_engine_for_onnx() -> None:
+    chosen, why = engine.choose("onnx")
+    assert chosen.manifest.backend == "onnx"
+    assert why.endswith("as asked")
+
+
+def test_a_backend_without_an_engine_says_how_to_build_one(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(engine, "backend_class", lambda _name: Fake)
+    with pytest.raises(UserError, match="no engine for cuda is built here; run `python -m engines build"):
+        engine.choose("cuda")
+
+
+def test_an_engine_for_many_streams_is_not_for_listening(copy: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(engine, "backend_class", lambda _name: Fake)
+    resealed(copy, streams=8, cache=[7, 8, 5, 63, 32], target=TARGET)
+    with pytest.raises(UserError, match="is for 8 streams at once"):
+        engine.choose(copy)
+
+
+def test_engines_are_kept_where_the_platform_keeps_data(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("RTCHORD_ENGINES")
+    monkeypatch.setenv("XDG_DATA_HOME", "/data")
+    monkeypatch.setattr(engine.sys, "platform", "linux")
+    assert engine.own_folder() == Path("/data/rtchord/engines")

@@ -10,10 +10,10 @@ from hypothesis import strategies as st
 
 from rtchord import Recognizer
 from rtchord.audio.files import read_mono
-from rtchord.engine import shipped
+from rtchord.engine import load, shipped
 from rtchord.errors import UserError
 from rtchord.events import ChordEvent
-from rtchord.recognizer import transcribe
+from rtchord.recognizer import posteriors, transcribe
 
 DEMO = Path(__file__).parents[1] / "data" / "demo.ogg"
 RATE = 48_000
@@ -77,6 +77,42 @@ def test_an_event_is_given_out_with_the_sample_that_its_time_names(
     for number, block in enumerate(cut(demo[0], [100]), 1):
         for event in recognizer.push(block):
             assert (number - 1) * 100 < round(event.time * demo[1]) <= number * 100
+
+
+class Late:
+    """The shipped engine, whose answer comes `lookahead` frames later."""
+
+    def __init__(self, lookahead: int) -> None:
+        self._engine = load()
+        self.manifest = self._engine.manifest.model_copy(update={"lookahead": lookahead})
+        self._answers: list[tuple[np.ndarray, np.ndarray]] = []
+
+    def reset(self, stream: int | None = None) -> None:
+        self._engine.reset(stream)
+        self._answers.clear()
+
+    def step(self, frame: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        classes, bass = self._engine.step(frame)
+        self._answers.append((classes.copy(), bass.copy()))
+        return self._answers[max(0, len(self._answers) - 1 - self.manifest.lookahead)]
+
+    def look(self, window: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        raise AssertionError(f"{window.shape} is not for a step")
+
+
+def test_an_engine_that_looks_ahead_says_the_same_of_the_same_sound_later(
+    demo: tuple[np.ndarray, int], whole: list[ChordEvent]
+) -> None:
+    samples, rate = demo
+    late = Recognizer(rate, Late(3)).push(samples)
+    assert len(late) >= len(whole) - 1
+    for event, same in zip(late, whole, strict=False):
+        assert (event.symbol, event.confidence) == (same.symbol, same.confidence)
+        assert event.onset == same.onset
+        assert event.time - same.time == pytest.approx(3 * 512 / 22_050, abs=2 / rate)
+    a, b = (posteriors(samples, rate, engine) for engine in (Late(3), load()))
+    np.testing.assert_array_equal(a[0], b[0])
+    np.testing.assert_allclose(a[2] - b[2], 3 * 512 / 22_050, atol=2 / rate)
 
 
 def test_onsets_do_not_follow_times(whole: list[ChordEvent]) -> None:
