@@ -289,6 +289,8 @@ def _listen(settings: ListenSettings, signals: _StopSignals, stage: _Stage) -> b
     stage.source, outputs = source, stage.outputs
     _open_outputs(settings, source, outputs)
 
+    # Where SciPy is installed Numba loads its linear algebra, which no kernel of ours uses: 12 MB, and time at start.
+    sys.modules.setdefault("scipy.linalg", None)  # type: ignore[arg-type]
     from rtchord import engine as engines
     from rtchord.recognizer import Recognizer  # late: bad input is told before Numba and ONNX Runtime are loaded
 
