@@ -62,6 +62,7 @@ system:
 .venv/dev: .venv/pip pyproject.toml
 	$(BIN)/pip -q install $(TORCH)
 	$(BIN)/pip -q install -e ".[dev]"
+	-$(BIN)/pip -q install -e ".[openvino,tensorrt-rtx]"  # large and optional: their tests are skipped without
 	touch $@ .venv/run
 
 clean:

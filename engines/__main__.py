@@ -47,7 +47,9 @@ def parser() -> argparse.ArgumentParser:
     for command in (export, build):
         command.add_argument("--form", choices=("step", "window"), default="step", help="default: %(default)s")
         command.add_argument("--streams", type=int, default=1, metavar="N", help="that one step advances; default: 1")
-        command.add_argument("--precision", choices=("fp32", "fp16"), default="fp32", help="default: %(default)s")
+        command.add_argument(
+            "--precision", choices=("fp32", "fp16", "int8"), default="fp32", help="default: %(default)s"
+        )
         command.add_argument("--name", default="", help="name in the manifest (default: the checkpoint's)")
         command.add_argument("--delay", type=float, default=0.0, help="s the posteriors lag the sound, measured")
         command.add_argument("--replace", action="store_true", help="replace an engine that is there")

@@ -9,7 +9,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from engines.export import program_of, write_onnx, write_program
+from engines.export import program_of, write_int8, write_onnx, write_program
 from engines.network import Network
 from engines.verify import SECONDS, verified
 from rtchord.engine import backend_class, load, own_folder, read_manifest, sha256, write_manifest
@@ -21,7 +21,8 @@ from rtchord.errors import UserError
 
 
 def as_onnx(network: Network, folder: Path) -> None:
-    write_onnx(network, folder / "model.onnx")
+    write = write_int8 if network.draft.precision == "int8" else write_onnx
+    write(network, folder / "model.onnx")
 
 
 def as_program(network: Network, folder: Path) -> None:
@@ -121,6 +122,9 @@ def build(
     Returns the folder, its manifest, and why it could not be verified here (empty if it was). An engine in the default
     folder is replaced where it no longer loads (another GPU or version); `replace_old` replaces any.
     """
+    write = write or WRITERS[backend]
+    if network.draft.precision == "int8" and (backend, write) != ("onnx", as_onnx):
+        raise UserError("precision int8 is for `build --backend onnx` only")
     draft = network.draft.model_copy(update={"backend": backend})
     folder = target or default_target(draft)
     if folder.exists() and not replace_old and (target is not None or _loads(folder)):
@@ -128,7 +132,7 @@ def build(
     folder.parent.mkdir(parents=True, exist_ok=True)
     temporary = Path(tempfile.mkdtemp(prefix=f".{folder.name}-", dir=folder.parent))
     try:
-        (write or WRITERS[backend])(network, temporary)
+        write(network, temporary)
         files = {path.name: sha256(path) for path in sorted(temporary.iterdir())}
         manifest = write_manifest(temporary, draft.model_copy(update={"files": files}))
         try:

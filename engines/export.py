@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import logging
+import tempfile
 import warnings
 from pathlib import Path
 
@@ -29,6 +31,23 @@ def write_onnx(network: Network, path: Path) -> None:
         node.doc_string = ""
     onnx.checker.check_model(model)
     onnx.save_model(model, path)
+
+
+def write_int8(network: Network, path: Path) -> None:
+    """As ONNX, with the weights of matrix products in 8 bits; their inputs are rounded anew at each step."""
+    from onnxruntime.quantization import QuantType, quantize_dynamic
+
+    with tempfile.TemporaryDirectory() as scratch:
+        exact = Path(scratch) / "model.onnx"
+        write_onnx(network, exact)
+        model = onnx.load(exact)
+        del model.graph.value_info[:]  # shapes that the quantizer would have to agree with
+        onnx.save_model(model, exact)
+        logging.disable(logging.WARNING)  # its advice is about models of other kinds
+        try:
+            quantize_dynamic(exact, path, weight_type=QuantType.QInt8, op_types_to_quantize=["MatMul"])
+        finally:
+            logging.disable(logging.NOTSET)
 
 
 def program_of(network: Network, device: str = "cpu") -> torch.export.ExportedProgram:

@@ -18,8 +18,7 @@ from train.fit import load_student
 from train.model import Cache, Student
 
 Form = Literal["step", "window"]
-Precision = Literal["fp32", "fp16"]
-DTYPES = {"fp32": torch.float32, "fp16": torch.float16}
+Precision = Literal["fp32", "fp16", "int8"]
 
 
 @dataclass(frozen=True)
@@ -81,7 +80,10 @@ def softmax(logits: Tensor) -> Tensor:
 
 
 def in_precision(module: nn.Module, precision: Precision) -> nn.Module:
-    """The module with weights of that precision; scalars, which normalise the input, stay in float32."""
+    """The module with weights of that precision; scalars, which normalise the input, stay in float32.
+
+    For int8 it stays as it is: its weights are rounded in the ONNX file.
+    """
     if precision == "fp16":
         for tensor in (*module.parameters(), *module.buffers()):
             if tensor.ndim:

@@ -32,7 +32,8 @@ class Limits:
 
 LIMITS = {
     "fp32": Limits(max_error=1e-4, mean_error=1e-6, chords=0.9999),
-    "fp16": Limits(max_error=0.1, mean_error=1e-4, chords=0.99),
+    "fp16": Limits(max_error=0.02, mean_error=5e-5, chords=0.995),
+    "int8": Limits(max_error=0.1, mean_error=5e-4, chords=0.99),
 }
 
 

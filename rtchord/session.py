@@ -184,6 +184,8 @@ def _listen(settings: Settings, signals: _StopSignals, stage: _Stage) -> bool:
     # Who patches audio in JACK looks for the notes there too.
     open_outputs(settings, stage.outputs, "JACK" if source.host_api == devices.JACK else None, say)
 
+    # Where SciPy is installed Numba loads its linear algebra, which no kernel of ours uses: 12 MB, and time at start.
+    sys.modules.setdefault("scipy.linalg", None)  # type: ignore[arg-type]
     from rtchord import engine as engines  # late: bad input is told before ONNX Runtime is loaded
 
     engine, why = engines.choose(settings.recognise.engine)

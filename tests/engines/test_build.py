@@ -89,6 +89,18 @@ def test_half_precision_is_close_and_takes_float32_frames(weights: Path) -> None
     assert 1e-6 < manifest.check.max_error < 0.1
 
 
+def test_eight_bit_weights_make_a_small_engine_for_onnx_alone(weights: Path, own: Path) -> None:
+    network = from_student(weights, precision="int8")
+    folder, manifest, _ = build(network, "onnx", seconds=SECONDS)
+    exact, _, _ = build(from_student(weights), "onnx", seconds=SECONDS)
+    assert (folder / "model.onnx").stat().st_size < (exact / "model.onnx").stat().st_size
+    assert load(folder).manifest.precision == "int8"
+    assert manifest.check is not None
+    assert manifest.check.max_error > 1e-6
+    with pytest.raises(UserError, match="precision int8 is for `build --backend onnx` only"):
+        build(network, "cuda", own / "other")
+
+
 def test_nothing_of_the_exporting_machine_is_in_the_files(made: tuple[Network, Path]) -> None:
     here = str(Path(engines.__file__).parents[1]).encode()
     for path in made[1].iterdir():

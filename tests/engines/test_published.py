@@ -199,8 +199,14 @@ def test_the_live_path_names_chords_and_dates_them(sound: Float32, recognizer: R
     events = [event for event in recognizer.push(sound) if event.chord != "N"]
     assert [event.chord for event in events] == list(CHORDS)
     for event, change in zip(events, CHANGES, strict=True):
-        assert abs(event.onset - change) < 1.5 * HOP
+        assert abs(event.onset - change) < 0.6 * HOP
         assert change + 0.18 < event.time < change + 0.8
+
+
+def test_a_frame_of_93_ms_counts_as_four_of_those_that_presets_are_for(sound: Float32, engine: Path) -> None:
+    events = [event for event in Recognizer(RATE, engine, "steady").push(sound[: 4 * RATE]) if event.chord != "N"]
+    assert len(events) == 2
+    assert all(event.time < change + 0.6 for event, change in zip(events, CHANGES, strict=False))
 
 
 def test_events_do_not_depend_on_the_cutting(sound: Float32, recognizer: Recognizer) -> None:
@@ -245,7 +251,7 @@ def test_rtchord_listens_and_transcribes_with_it(engine: Path, sound: Float32, t
     segments = [s for s in transcribe(tmp_path / "song.wav", engine) if s[2].index != N]
     assert [chord.label for _, _, chord in segments] == list(CHORDS)
     for (start, _, _), change in zip(segments[1:], CHANGES[1:], strict=True):
-        assert abs(start - change) < 1.5 * HOP
+        assert abs(start - change) < 0.6 * HOP
 
 
 def test_a_recording_shorter_than_the_lookahead_is_transcribed(engine: Path, tmp_path: Path) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 import pickle
 from collections import OrderedDict
@@ -80,6 +81,30 @@ def test_the_parts_of_2e1d_give_the_authors_numbers() -> None:
     np.testing.assert_allclose(parts(x), expected["features"], atol=1e-4, rtol=0)
 
 
+def chirp(shape: tuple[int, ...], phase: float) -> Tensor:
+    n = torch.arange(math.prod(shape), dtype=torch.float64)
+    return torch.sin(0.37 * n**1.5 + phase).float().view(shape)
+
+
+# Logits of frames 0, 50 and 107, classes 0, 100 and 169, of weights by formula: from when the tests with the authors'
+# numbers passed.
+BY_FORMULA: dict[str, list[list[float]]] = {
+    "2e1d": [[3.55802, -0.60418, 2.55059], [3.61727, -1.22642, 1.94124], [3.31304, -0.99714, 3.21537]],
+    "btc": [[1.04258, 1.39882, 0.49239], [1.33851, 0.78759, 1.50422], [0.57322, 0.89905, 1.74417]],
+}
+
+
+@torch.no_grad()
+def test_weights_by_formula_give_the_numbers_they_gave(layout: str) -> None:
+    """Stands in for the authors' numbers where those are not at hand."""
+    network = LAYOUTS[layout].network()
+    for i, parameter in enumerate(network.parameters()):
+        one = parameter.ndim == 1 and bool((parameter == 1).all())  # the scale of a norm
+        parameter.copy_(0.15 * chirp(tuple(parameter.shape), i) + (1.0 if one else 0.2 * (parameter.numel() == 1)))
+    found = network.eval().logits(2 * chirp((1, WINDOW, 144), 0.5))[0][[0, 50, 107]][:, [0, 100, 169]]
+    np.testing.assert_allclose(found, BY_FORMULA[layout], atol=1e-4, rtol=0)
+
+
 @pytest.mark.parametrize(("network", "tensors", "parameters"), [(TwoEncoders, 249, 3_031_249), (BTC, 221, 3_036_842)])
 def test_sizes_are_the_published_ones(network: type, tensors: int, parameters: int) -> None:
     made = network()
@@ -117,6 +142,23 @@ def test_the_whole_window_is_seen(network: torch.nn.Module) -> None:
         other = x.clone()
         other[:, disturbed] += 2.0
         assert (network(x)[:, read] - network(other)[:, read]).abs().max() > 1e-6
+
+
+@torch.no_grad()
+def test_one_half_of_btc_sees_the_past_and_one_the_future() -> None:
+    pair = spread(BTC(layers=1)).self_attn_layers.self_attn_layers[0]
+    x = chirp((1, 20, 128), 0.0)
+    other = x.clone()
+    other[:, 10] += 1.0
+    future = torch.ones(20, 20, dtype=torch.bool).triu(1)
+    reach = 2  # of two convolutions, three frames wide
+    seen = {}
+    for half, name in enumerate(("past", "future")):
+        pair.linear.weight.zero_()
+        pair.linear.weight[:, 128 * half : 128 * (half + 1)] = torch.eye(128)
+        changed = (pair(x, future) - pair(other, future)).abs().amax(dim=(0, 2)) > 1e-6
+        seen[name] = changed.nonzero().flatten().tolist()
+    assert seen == {"past": list(range(10 - reach, 20)), "future": list(range(10 + reach + 1))}
 
 
 @torch.no_grad()
