@@ -42,7 +42,10 @@ def _robustness(args: Args) -> Measured:
     from benchmarks.robustness import robustness
 
     result = robustness(args.folder, args.engine, args.songs, args.seconds, args.seed)
-    return result, {row["condition"]: row.get("scores", {}).get("mean7") for row in result["rows"]}
+    found = {**result["sets"], "charts": result["keys"]}
+    table = {f"{name}: {row['condition']}": row.get("scores", row) for name, rows in found.items() for row in rows}
+    shown = {name: scores.get("mean7", "skipped") for name, scores in table.items()}
+    return result, shown | {row["condition"]: row.get("no_chord", "skipped") for row in result["no_music"]}
 
 
 def _peers(args: Args) -> Measured:
@@ -148,8 +151,8 @@ def parser() -> argparse.ArgumentParser:
     curve = measuring("curve", _curve, "accuracy against latency: presets, thresholds, holds, lookahead")
     curve.add_argument("folder", type=Path, nargs="+")
     engine(curve)
-    robustness = measuring("robustness", _robustness, "such a folder in noise, rooms, other tunings, codecs, under speech")
-    robustness.add_argument("folder", type=Path)
+    robustness = measuring("robustness", _robustness, "such folders in noise, rooms, other tunings, codecs, under speech")
+    robustness.add_argument("folder", type=Path, nargs="+")
     robustness.add_argument("--songs", type=int, default=12, help="of the folder, evenly spread")
     robustness.add_argument("--seconds", type=float, default=60.0, help="from the start of each song")
     robustness.add_argument("--seed", type=int, default=0)
