@@ -1,6 +1,7 @@
 # make demo   recognise the bundled recording in real time
 # make test   install what the tests need, check, run the tests
 # make check  lint, types, and the wheel in an empty environment
+# make figures DATA=FOLDER   measure everything in docs/benchmarks.md again
 # make clean  remove what the others made
 
 PYTHON ?= python3
@@ -13,7 +14,7 @@ SOURCES = pyproject.toml README.md LICENSE $(shell find rtchord -type f ! -path 
 PACKAGES = jackd2 libportaudio2 liblo-tools fluidsynth fluid-soundfont-gm timgm6mb-soundfont
 APT = DEBIAN_FRONTEND=noninteractive apt-get -qq -o DPkg::Lock::Timeout=300 -o Acquire::Retries=3
 
-.PHONY: demo test check system clean
+.PHONY: demo test check figures system clean
 
 demo: .venv/run
 	$(BIN)/rtchord listen --input $(DEMO) --realtime --no-midi
@@ -38,6 +39,10 @@ build/wheel-works: .venv/pip $(SOURCES) $(DEMO)
 	cd build/empty && ../venv/bin/rtchord listen --input ../../$(DEMO) --no-realtime --format jsonl >../events.jsonl
 	build/venv/bin/python -c "import json; assert [json.loads(line)['chord'] for line in open('build/events.jsonl')]"
 	touch $@
+
+figures: .venv/dev
+	nice $(BIN)/python -m benchmarks all $(DATA)
+	$(BIN)/python -m benchmarks report
 
 system:
 	@if ! command -v apt-get >/dev/null; then echo "No apt-get here; some tests need: $(PACKAGES)"; \

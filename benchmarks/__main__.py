@@ -122,7 +122,7 @@ def _charts(args: Args) -> int:
 def _all(args: Args) -> int:
     from benchmarks.redo import redo
 
-    return redo(args.data, args.only)
+    return redo(args.data, args.runs, args.only)
 
 
 def parser() -> argparse.ArgumentParser:
@@ -151,7 +151,9 @@ def parser() -> argparse.ArgumentParser:
     curve = measuring("curve", _curve, "accuracy against latency: presets, thresholds, holds, lookahead")
     curve.add_argument("folder", type=Path, nargs="+")
     engine(curve)
-    robustness = measuring("robustness", _robustness, "such folders in noise, rooms, other tunings, codecs, under speech")
+    robustness = measuring(
+        "robustness", _robustness, "such folders in noise, rooms, other tunings, codecs, under speech"
+    )
     robustness.add_argument("folder", type=Path, nargs="+")
     robustness.add_argument("--songs", type=int, default=12, help="of the folder, evenly spread")
     robustness.add_argument("--seconds", type=float, default=60.0, help="from the start of each song")
@@ -188,16 +190,21 @@ def parser() -> argparse.ArgumentParser:
     strums.add_argument("--count", type=int, default=5, help="pieces of each variant")
     strums.add_argument("--chords", type=int, default=40, help="in each piece")
     strums.add_argument("--seed", type=int, default=0)
-    charts = doing("make-charts", _charts, "render the test set that needs no data: every chord on six groups of instruments")
+    charts = doing(
+        "make-charts", _charts, "render the test set that needs no data: every chord on six groups of instruments"
+    )
     charts.add_argument("target", type=Path)
-    charts.add_argument("--font", type=Path, help="soundfont; default: MuseScore_General_Lite, which training never uses")
+    charts.add_argument(
+        "--font", type=Path, help="soundfont; default: MuseScore_General_Lite, which training never uses"
+    )
     charts.add_argument("--seed", type=int, default=0)
     charts.add_argument("--transpose", type=int, default=0, help="semitones")
     picture = doing("cqt-picture", _picture, "centred, right-aligned and variable-Q frames around an onset")
     picture.add_argument("file", type=Path)
     picture.add_argument("--png", type=Path, required=True)
-    everything = doing("all", _all, "measure every result again, in order, and write the report")
+    everything = doing("all", _all, "measure every result again, in order")
     everything.add_argument("data", type=Path, help="folder with the sets: pop, strum, songs, guitars12, charts")
+    everything.add_argument("--runs", type=Path, default=Path("runs"), help="folder of the training's runs")
     everything.add_argument("--only", action="append", help="a result's name, or its beginning; may be repeated")
     report = doing("report", _report, "write the tables and pictures of the documents from benchmarks/results/")
     report.add_argument("--check", action="store_true", help="write nothing; exit 1 if a document is out of date")

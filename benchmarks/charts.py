@@ -133,7 +133,7 @@ def four_parts(rng: Rng, chord: Chord) -> Notes:
     return notes
 
 
-# --- how a chord is played: (beats from its onset, which notes, beats it sounds), cut off where the chord ends ---------
+# --- how a chord is played: (beats from its onset, which notes, beats it sounds), cut off where the chord ends --------
 
 Hit = tuple[float, slice, float]
 ALL, UPPER = slice(None), slice(2, None)
@@ -148,7 +148,7 @@ PATTERNS: dict[str, Callable[[int], list[Hit]]] = {
 
 @dataclass(frozen=True)
 class Group:
-    """Who plays: programs by turns of tempo, voicing, pattern of each tempo, s from a strum's first note to its last."""
+    """Who plays: programs by turns of tempo, voicing, pattern of each tempo, s from first note to last of a strum."""
 
     name: str
     programs: tuple[int, ...]
@@ -171,7 +171,8 @@ LEADS = (73, 65, 71, 11)
 
 
 def _play_chord(
-    rng: Rng, group: Group, track: pretty_midi.Instrument, notes: Notes, pattern: str, span: tuple[float, float], beat: float
+    rng: Rng, group: Group, track: pretty_midi.Instrument, notes: Notes, pattern: str, span: tuple[float, float],
+    beat: float,
 ) -> None:  # fmt: skip
     start, end = span
     for at, which, length in PATTERNS[pattern](round((end - start) / beat)):
@@ -259,7 +260,9 @@ def digest(found: dict[str, Piece]) -> str:
 def sound(piece: Piece, name: str, seed: int, font: Path) -> Float32:
     """A piece at RATE."""
     if not font.is_file():
-        raise UserError(f"no soundfont {str(font)!r}: apt-get install musescore-general-soundfont-small, or give --font")
+        raise UserError(
+            f"no soundfont {str(font)!r}: apt-get install musescore-general-soundfont-small, or give --font"
+        )
     audio = play(piece, _generator(name, seed), RATE, [font])
     return (PEAK * audio / (np.abs(audio).max() or 1.0)).astype(np.float32)
 
@@ -274,4 +277,3 @@ def charts(target: Path, font: Path | None, seed: int, semitones: int) -> str:
         write(target, name, sound(changed, name, seed, font or FONT), RATE, changed.segments)
     seconds = sum(piece.duration for piece in found.values())
     return f"{len(found)} pieces, {seconds / 60:.1f} minutes; SHA-256 of the labels {digest(found)}"
-

@@ -46,7 +46,7 @@ KEYS = range(-5, 7)  # semitones
 NO_MUSIC_S = 60.0
 
 
-class Skipped(Exception):
+class SkippedError(Exception):
     """A condition that this machine cannot make; says why."""
 
 
@@ -69,8 +69,8 @@ def noise(size: int, slope: float, rng: Rng) -> Float32:
 SENTENCES = (
     "Could we take it once more from the second verse, please?", "I think the monitor on the left is too loud.",
     "Somebody has parked in front of the loading door again.", "Two more coffees, and one of them without milk.",
-    "She said that the last train leaves a little after midnight.", "Is this seat taken, or are you waiting for someone?",
-    "We never had so many people in here on a Tuesday.", "Hold on, my string broke, give me just a minute.",
+    "She said that the last train leaves a little after midnight.", "Hold on, my string broke, give me a minute.",
+    "Is this seat taken, or are you waiting for someone?", "We never had so many people in here on a Tuesday.",
 )  # fmt: skip
 VOICES = ("en-gb+m1", "en-us+f1", "en-gb+m3", "en-us+f3", "en-gb+m5", "en-us+f4", "en-gb+m7", "en-us+f2")
 
@@ -80,12 +80,12 @@ def speech(voice: str, rate: int) -> Float32:
     """TALK_S of talk of unit power in the voice of espeak-ng."""
     program = shutil.which("espeak-ng")
     if program is None:
-        raise Skipped("espeak-ng is not installed")
+        raise SkippedError("espeak-ng is not installed")
     first = VOICES.index(voice)
     text = " ".join(SENTENCES[first:] + SENTENCES[:first])
     done = subprocess.run([program, "-v", voice, "-s", str(150 + 7 * first), "--stdout", text], capture_output=True)
     if done.returncode:
-        raise Skipped(f"espeak-ng cannot speak as {voice}")
+        raise SkippedError(f"espeak-ng cannot speak as {voice}")
     sound, spoken_at = soundfile.read(io.BytesIO(done.stdout), dtype="float32")
     sound = soxr.resample(sound, spoken_at, rate)
     sound = np.tile(sound, int(TALK_S * rate / sound.size) + 1)[: int(TALK_S * rate)]
@@ -154,7 +154,7 @@ def coded(form: str, subtype: str, rate_kbit: int, lowest: int, highest: int, ra
             file.seek(0)
             back, _ = soundfile.read(file, dtype="float32")
         except (soundfile.LibsndfileError, TypeError) as error:
-            raise Skipped(f"libsndfile cannot do {subtype}: {error}") from None
+            raise SkippedError(f"libsndfile cannot do {subtype}: {error}") from None
         back = back[lag(sound, back) :]
         back = np.pad(back, (0, max(0, sound.size - back.size)))[: sound.size]
         return np.asarray(soxr.resample(back, rate, rate_in), np.float32)
@@ -175,6 +175,10 @@ class Condition(NamedTuple):
     faster: float = 1.0  # the song's time runs by this
 
 
+def one_voice(size: int, rate: int, _: Rng) -> Float32:
+    return filled(speech(VOICES[0], rate), size)
+
+
 SOUNDS: dict[str, Callable[[int, int, Rng], Float32]] = {
     "white": lambda size, _, rng: noise(size, 0.0, rng),
     "pink": lambda size, _, rng: noise(size, 0.5, rng),
@@ -182,10 +186,7 @@ SOUNDS: dict[str, Callable[[int, int, Rng], Float32]] = {
 }
 CONDITIONS: tuple[Condition, ...] = (
     *(Condition("noise", f"{n}, {snr} dB", added(make, snr)) for n, make in SOUNDS.items() for snr in (20, 10, 0)),
-    *(
-        Condition("speech", f"one voice, {snr} dB", added(lambda size, rate, _: filled(speech(VOICES[0], rate), size), snr))
-        for snr in (20, 10, 0)
-    ),
+    *(Condition("speech", f"one voice, {snr} dB", added(one_voice, snr)) for snr in (20, 10, 0)),
     Condition("room", "0.4 s", room(0.4, 0.0)),
     Condition("room", "1.8 s", room(1.8, 3.0)),
     *(
@@ -195,8 +196,8 @@ CONDITIONS: tuple[Condition, ...] = (
     ),
     *(Condition("level", f"{db:+d} dB", level(db)) for db in (-40, -20, 0)),
     *(Condition("level", f"clipped by {db} dB", level(db)) for db in (12, 24)),
-    *(Condition("codec", f"MP3, {kbit} kbit/s", coded("MP3", "MPEG_LAYER_III", kbit, 32, 320, 44_100)) for kbit in (64, 32)),
-    *(Condition("codec", f"Opus, {kbit} kbit/s", coded("OGG", "OPUS", kbit, 6, 256, 48_000)) for kbit in (24, 12)),
+    *(Condition("codec", f"MP3, {k} kbit/s", coded("MP3", "MPEG_LAYER_III", k, 32, 320, 44_100)) for k in (64, 32)),
+    *(Condition("codec", f"Opus, {k} kbit/s", coded("OGG", "OPUS", k, 6, 256, 48_000)) for k in (24, 12)),
 )  # fmt: skip
 
 
@@ -234,14 +235,16 @@ def degraded(
                 changed = condition.change(samples, rate, np.random.default_rng([seed, number]))
                 events = decode(hear(changed, rate, engine), PRESETS["balanced"])
                 scores.append(score_song(times / condition.faster, labels, events))
-        except Skipped as reason:
+        except SkippedError as reason:
             yield {"family": condition.family, "condition": condition.name, "skipped": str(reason)}
             continue
         clean = clean or scores
         yield _row(condition.family, condition.name, scores, clean)
 
 
-def transposed(engine: Engine, seed: int, keys: range = KEYS, count: int = len(charts.GROUPS)) -> Iterator[dict[str, Any]]:
+def transposed(
+    engine: Engine, seed: int, keys: range = KEYS, count: int = len(charts.GROUPS)
+) -> Iterator[dict[str, Any]]:
     """A row for each key of one chart of each group of instruments."""
     found = charts.pieces(seed)
     tempi = len(charts.TEMPI)
@@ -269,13 +272,13 @@ def no_music(seconds: float = NO_MUSIC_S) -> dict[str, Callable[[int, Rng], Floa
 
     def drums(rate: int, rng: Rng) -> Float32:
         if not charts.FONT.is_file():
-            raise Skipped(f"{charts.FONT.name} is not installed")
+            raise SkippedError(f"{charts.FONT.name} is not installed")
         midi = pretty_midi.PrettyMIDI()
         add_drums(rng, midi, np.arange(0.0, seconds, 0.5))
         try:
             sound = play(Piece(midi, [], seconds), rng, rate, [charts.FONT])
         except UserError as error:
-            raise Skipped(str(error)) from None
+            raise SkippedError(str(error)) from None
         return sound / rms(sound)
 
     def at(db: float, sound: Callable[[int, Rng], Float32]) -> Callable[[int, Rng], Float32]:
@@ -299,7 +302,7 @@ def without_music(engine: Engine, seed: int, seconds: float = NO_MUSIC_S) -> Ite
     for name, make in no_music(seconds).items():
         try:
             events = decode(hear(make(rate, np.random.default_rng(seed)), rate, engine), PRESETS["balanced"])
-        except Skipped as reason:
+        except SkippedError as reason:
             yield {"family": "no music", "condition": name, "skipped": str(reason)}
             continue
         times, labels = shown(events, seconds)

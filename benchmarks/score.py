@@ -17,7 +17,8 @@ Scores
   with the right root and quality, pooled over songs; then the mean over qualities. Rare ones count like common ones.
 * Latency of a reference change by a metric: from its onset to the first moment at which the same label shows; at the
   earliest 0. Changes to N, X or a chord outside the metric, to one shorter than `MIN_DURATION`, or between chords that
-  are the same by the metric are not counted. A label that had gone before the onset does not count. `lat_med`, `lat_p90` (over changes hit) and `hit` (share of changes hit) are by maj/min.
+  are the same by the metric are not counted. A label that had gone before the onset does not count.
+  `lat_med`, `lat_p90` (over changes hit) and `hit` (share of changes hit) are by maj/min.
 * `events_per_change`: estimated segments over reference segments (changes + 1), duration-weighted.
 * `right`, `late`, `flicker` and `wrong` share out the time of the references that are N or maj/min; they sum to 1.
   A moment is, by maj/min and by the first that applies:
@@ -309,5 +310,3 @@ def per_quality(songs: Sequence[SongScore]) -> dict[str, dict[str, float | None]
         for i, quality in enumerate(QUALITIES)
         if present[i] > 0
     }
-
-

@@ -1,5 +1,9 @@
 """The scorer: cases computed by hand, and recognizers that deserve what they get."""
 
+import importlib.util
+import random
+from pathlib import Path
+
 import numpy as np
 import pytest
 
@@ -85,8 +89,18 @@ def test_a_recognizer_that_repeats_the_last_chord_for_ever() -> None:
 
 def test_a_passing_wrong_name_is_flicker_and_a_long_one_is_wrong() -> None:
     # C is left 0.1 s late for G, which stays 0.2 s in one case, 0.3 s in the other.
-    assert shared([*TRUTH[:2], (3.1, "G:maj"), (3.3, "A:min")]) == {"right": 4.7, "late": 0.1, "flicker": 0.2, "wrong": 0}
-    assert shared([*TRUTH[:2], (3.1, "G:maj"), (3.4, "A:min")]) == {"right": 4.6, "late": 0.1, "flicker": 0, "wrong": 0.3}
+    assert shared([*TRUTH[:2], (3.1, "G:maj"), (3.3, "A:min")]) == {
+        "right": 4.7,
+        "late": 0.1,
+        "flicker": 0.2,
+        "wrong": 0,
+    }
+    assert shared([*TRUTH[:2], (3.1, "G:maj"), (3.4, "A:min")]) == {
+        "right": 4.6,
+        "late": 0.1,
+        "flicker": 0,
+        "wrong": 0.3,
+    }
 
 
 def test_a_chord_named_too_early_is_no_lateness() -> None:
@@ -187,3 +201,42 @@ def test_a_difference_is_paired() -> None:
     before = [score_song(ref, ["C:maj"], [(0.0, "C:maj"), (right, "D:maj")]) for right in (5.0, 9.0)]
     after = [score_song(ref, ["C:maj"], [(0.0, "C:maj"), (right, "D:maj")]) for right in (3.0, 7.0)]
     assert difference(before, after) == pytest.approx((-0.2, -0.2, -0.2), abs=1e-4)
+
+
+CROSS_CHECK = Path(__file__).parents[3] / "shared" / "tools" / "online_eval.py"
+
+
+def test_the_cross_check_script_scores_any_events_the_same() -> None:
+    if not CROSS_CHECK.exists():
+        pytest.skip("the cross-check script is not beside this checkout")
+    spec = importlib.util.spec_from_file_location("online_eval", CROSS_CHECK)
+    other = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(other)
+    chance = random.Random(0)
+    labels = [
+        "N",
+        "X",
+        "C:maj",
+        "C:7",
+        "C:maj/3",
+        "A:min",
+        "A:min7",
+        "F#:dim",
+        "G:sus4",
+        "Eb:maj6",
+        "B:hdim7",
+        "D:min/b3",
+    ]
+    ours, theirs = [], []
+    for _ in range(12):
+        edges = np.cumsum([0.0, *(chance.choice([0.3, 0.5, 1.1, 2.7]) for _ in range(15))])
+        ref, ref_labels = np.column_stack((edges[:-1], edges[1:])), [chance.choice(labels) for _ in range(15)]
+        # Mostly right and a little late, at times early or wrong.
+        events = [(max(0.0, a + chance.uniform(-0.2, 0.4)), lb) for a, lb in zip(edges, ref_labels, strict=False)]
+        events += [(chance.uniform(0, edges[-1]), chance.choice(labels)) for _ in range(8)]
+        ours.append(score_song(ref, ref_labels, events))
+        theirs.append((*other.score(ref, ref_labels, events=events), ref[-1, 1] - ref[0, 0]))
+    summary, expected = summarize(ours), other.summarize(theirs)
+    assert len(summary.keys() & expected.keys()) >= 13
+    for name in summary.keys() & expected.keys():
+        assert summary[name] == pytest.approx(expected[name], abs=1e-9), name
