@@ -41,7 +41,7 @@ def _curve(args: Args) -> Measured:
 def _robustness(args: Args) -> Measured:
     from benchmarks.robustness import robustness
 
-    result = robustness(args.folder, args.engine, args.songs, args.seconds, args.seed)
+    result = robustness(args.folder, args.engine, args.songs, args.seconds, args.charts, args.seed)
     found = {**result["sets"], "charts": result["keys"]}
     table = {f"{name}: {row['condition']}": row.get("scores", row) for name, rows in found.items() for row in rows}
     shown = {name: scores.get("mean7", "skipped") for name, scores in table.items()}
@@ -156,7 +156,8 @@ def parser() -> argparse.ArgumentParser:
     )
     robustness.add_argument("folder", type=Path, nargs="+")
     robustness.add_argument("--songs", type=int, default=12, help="of the folder, evenly spread")
-    robustness.add_argument("--seconds", type=float, default=60.0, help="from the start of each song")
+    robustness.add_argument("--seconds", type=float, default=30.0, help="from the start of each song")
+    robustness.add_argument("--charts", type=int, choices=range(1, 7), default=6, help="in other keys")
     robustness.add_argument("--seed", type=int, default=0)
     engine(robustness)
     peers = measuring("peers", _peers, "other recognizers and transforms beside ours, in one run")

@@ -22,7 +22,7 @@ COMMANDS: dict[str, str] = {
     },
     **{f"offline-{s}": f"offline DATA/{s}" for s in TUNED},
     "curve": f"curve DATA/pop DATA/strum DATA/{OWN}",
-    "robustness": "robustness DATA/pop DATA/strum --songs 12 --seconds 30",
+    "robustness": "robustness DATA/pop DATA/strum",
     "peers-pop": "peers DATA/pop --songs 10 --seconds 15",
     "peers-strum": "peers DATA/strum --songs 12 --seconds 15",
     "peers-charts": f"peers DATA/{OWN} --songs 12 --seconds 15",

@@ -316,14 +316,17 @@ def without_music(engine: Engine, seed: int, seconds: float = NO_MUSIC_S) -> Ite
         }
 
 
-def robustness(folders: list[Path], engine: Path | None, count: int, seconds: float, seed: int) -> dict[str, Any]:
+def robustness(
+    folders: list[Path], engine: Path | None, count: int, seconds: float, groups: int, seed: int
+) -> dict[str, Any]:
     """All conditions over each folder, then other keys, then what is no music."""
     loaded = engines.load(engine)
     return {
         "songs": count,
         "seconds": seconds,
+        "charts": groups,
         "seed": seed,
         "sets": {folder.name: list(degraded(folder, loaded, count, seconds, seed)) for folder in folders},
-        "keys": list(transposed(loaded, seed)),
+        "keys": list(transposed(loaded, seed, count=groups)),
         "no_music": list(without_music(loaded, seed)),
     }
