@@ -238,27 +238,22 @@ def own_qualities() -> str:
 
 def robustness() -> str:
     """Every condition beside the clean songs."""
-    measured, rows = result("robustness"), []
-    for name, found in measured["sets"].items():
-        for row in found:
-            rows.append([name, row["family"], row["condition"], *_condition(row)])
-    head = [
-        "set",
-        "what",
-        "condition",
-        "mean of 7",
-        "gained (95 %)",
-        "majmin",
-        "changes hit",
-        "lat. median, s",
-        "p90, s",
+    measured = result("robustness")
+    rows = [
+        [name, row["family"], row["condition"], *_condition(row)]
+        for name, found in measured["sets"].items()
+        for row in found
     ]
-    return table([*head, "events per change"], rows)
+    songs = f"set ({measured['songs']} x {measured['seconds']:g} s)"
+    return table([songs, "what", "condition", *CONDITION], rows)
+
+
+CONDITION = ["mean of 7", "gained (95 %)", "majmin", "changes hit", "lat. median, s", "p90, s", "events per change"]
 
 
 def _condition(row: dict[str, Any]) -> list[str]:
     if "skipped" in row:
-        return [f"skipped: {row['skipped']}", *["-"] * 6]
+        return [f"skipped: {row['skipped']}", *["-"] * (len(CONDITION) - 1)]
     scores = row["scores"]
     gained = f"{row['gained']:+.3f} ({row['interval'][0]:+.3f} .. {row['interval'][1]:+.3f})"
     late = [number(scores[key], 3) for key in ("majmin", "hit", "lat_med", "lat_p90")]
@@ -267,11 +262,13 @@ def _condition(row: dict[str, Any]) -> list[str]:
 
 def keys() -> str:
     """The same charts in twelve keys, and how far apart they come out."""
-    rows = result("robustness")["keys"]
-    head = ["semitones", "mean of 7", "gained (95 %)", "majmin", "changes hit", "lat. median, s", "p90, s"]
-    made = table([*head, "events per change"], [[row["condition"], *_condition(row)] for row in rows])
+    measured = result("robustness")
+    rows = measured["keys"]
+    made = table(["semitones", *CONDITION], [[row["condition"], *_condition(row)] for row in rows])
     means = [row["scores"]["mean7"] for row in rows if "scores" in row]
-    return made + (f"\nFrom the worst key to the best: {max(means) - min(means):.3f}.\n" if means else "")
+    if not means:
+        return made
+    return made + f"\nFrom the worst key to the best, {measured['charts']} charts: {max(means) - min(means):.3f}.\n"
 
 
 def no_music() -> str:
