@@ -124,11 +124,15 @@ def templates_live(samples: Float32, rate: int, span: Span) -> Events:
     votes: list[str] = []
 
     def labels() -> Iterator[tuple[float, str]]:
-        resampled = librosa.resample(samples, orig_sr=rate, target_sr=CHROMA_RATE)
-        for moment, heard in trailing(resampled, CHROMA_RATE, span, CHROMA_WINDOW, CHROMA_EVERY):
+        # Only what is needed of the song, so that what it costs is what it costs live.
+        first = max(0, int(span[0] - CHROMA_WINDOW) - 1)
+        cut = samples[first * rate : round(span[1] * rate)]
+        resampled = librosa.resample(cut, orig_sr=rate, target_sr=CHROMA_RATE)
+        inside = (span[0] - first, span[1] - first)
+        for moment, heard in trailing(resampled, CHROMA_RATE, inside, CHROMA_WINDOW, CHROMA_EVERY):
             silent = float(np.sqrt(np.mean(heard**2))) < QUIET
             votes.append("N" if silent else best_template(_chroma(heard)[:, -NEWEST:].mean(axis=1, keepdims=True))[0])
-            yield moment, most_frequent(votes[-VOTES:])
+            yield first + moment, most_frequent(votes[-VOTES:])
 
     return told(labels())
 

@@ -72,6 +72,9 @@ def test_the_template_recognizers_hear_the_demo() -> None:
     assert live[0][1] == "N"  # the demo begins with silence
     assert len({label for _, label in live}) > 2
     assert {label for _, label in live} & {label for _, label in whole} - {"N"}
+    later = templates_live(samples[: 6 * rate], rate, (4.0, 6.0))
+    assert later[0][0] == pytest.approx(4.0)
+    assert later[-1][1] == live[-1][1]
 
 
 def test_a_run_scores_every_system_on_the_same_excerpt(monkeypatch: pytest.MonkeyPatch) -> None:
