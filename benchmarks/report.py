@@ -15,8 +15,7 @@ from __future__ import annotations
 import json
 import re
 import subprocess
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
@@ -42,7 +41,7 @@ MEASURED: dict[str, tuple[str, ...]] = {
     "offline": (*LIVE, "benchmarks/score.py"),
     "stages": (*CQT, "rtchord/decoder.py", "benchmarks/score.py"),
     "curve": (*LIVE, "benchmarks/score.py", "benchmarks/curve.py"),
-    "robustness": (*LIVE, "benchmarks/score.py", "benchmarks/robustness.py"),
+    "robustness": (*LIVE, "benchmarks/score.py", "benchmarks/robustness.py", "benchmarks/charts.py"),
     "peers": (*LIVE, "benchmarks/score.py", "benchmarks/peers.py"),
     "hop": LIVE,
     "cqt": CQT,
@@ -83,20 +82,11 @@ def outdated(name: str) -> bool:
     return bool(measured["modified"]) or changed_since(measured["commit"], MEASURED[name.split("-")[0]])
 
 
-@contextmanager
-def reading() -> Iterator[set[str]]:
-    """The names of the results that are read meanwhile."""
-    before = set(_read)
-    _read.clear()
-    yield _read
-    _read.update(before)
-
-
 def with_footnote(make: Callable[[], str]) -> str:
     """A table, and under it which of its results are outdated."""
-    with reading() as read:
-        made = make()
-        old = sorted(name for name in set(read) if outdated(name))
+    _read.clear()
+    made = make()
+    old = sorted(filter(outdated, tuple(_read)))
     return made + (f"\n† Not of the present code: {', '.join(old)}.\n" if old else "")
 
 
