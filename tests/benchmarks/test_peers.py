@@ -84,6 +84,7 @@ def test_a_run_scores_every_system_on_the_same_excerpt(monkeypatch: pytest.Monke
         def labels(self, samples: np.ndarray, rate: int) -> list[str]:
             return ["C:maj"] * max(1, round(samples.size / rate * 22_050 / 512))
 
+        RATE, HOP = module.Chordia.RATE, module.Chordia.HOP
         offline, live = module.Chordia.offline, module.Chordia.live
 
     monkeypatch.setattr(module, "Chordia", Chordia)
