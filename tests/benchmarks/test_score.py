@@ -1,12 +1,34 @@
-"""The scorer: hand-computed cases."""
+"""The scorer: cases computed by hand, and recognizers that deserve what they get."""
+
+import importlib.util
+import random
+from pathlib import Path
 
 import numpy as np
 import pytest
 
-from benchmarks.score import latencies, same_majmin, score_song, shown, summarize
+from benchmarks.score import (
+    SHARES,
+    difference,
+    intervals,
+    latencies,
+    latency_by_metric,
+    per_quality,
+    same,
+    score_song,
+    shares,
+    shown,
+    summarize,
+)
 
 REF = np.array([[0.0, 1.0], [1.0, 3.0], [3.0, 5.0]])
 LABELS = ["N", "C:maj", "A:min"]
+TRUTH = [(0.0, "N"), (1.0, "C:maj"), (3.0, "A:min")]
+
+
+def shared(events: list[tuple[float, str]], ref: np.ndarray = REF, labels: list[str] = LABELS) -> dict[str, float]:
+    spent = shares(ref, labels, *shown(events, float(ref[-1, 1])))
+    return {name: pytest.approx(value) for name, value in zip(SHARES, spent, strict=True)}
 
 
 def test_events_hold_until_the_next() -> None:
@@ -20,31 +42,86 @@ def test_events_at_the_same_moment_leave_the_last() -> None:
 
 
 def test_a_perfect_recognizer_scores_one_at_once() -> None:
-    score = score_song(REF, LABELS, [(0.0, "N"), (1.0, "C:maj"), (3.0, "A:min")])
+    score = score_song(REF, LABELS, TRUTH)
     assert all(value == pytest.approx(1) for value in score.metrics.values())
-    assert score.latencies.tolist() == [0, 0]
+    assert score.waits["majmin"].tolist() == [0, 0]
     assert score.events_per_change == 1
+    assert shared(TRUTH) == {"right": 5, "late": 0, "flicker": 0, "wrong": 0}
 
 
-def test_lateness_costs_time_and_is_measured() -> None:
-    score = score_song(REF, LABELS, [(0.0, "N"), (1.3, "C:maj"), (3.3, "A:min")])
-    assert score.metrics["majmin"] == pytest.approx(1 - 0.6 / 5)
-    assert score.latencies == pytest.approx([0.3, 0.3])
+def test_a_recognizer_that_is_right_but_300_ms_late() -> None:
+    events = [(0.0, "N"), (1.3, "C:maj"), (3.3, "A:min")]
+    score = score_song(REF, LABELS, events)
+    assert all(value == pytest.approx(1 - 0.6 / 5) for value in score.metrics.values())
+    assert score.waits["majmin"] == pytest.approx([0.3, 0.3])
+    assert score.events_per_change == 1
+    assert shared(events) == {"right": 4.4, "late": 0.6, "flicker": 0, "wrong": 0}
 
 
-def test_flicker_is_counted() -> None:
-    events = [(0.0, "N"), (1.0, "C:maj"), (2.0, "G:maj"), (2.1, "C:maj"), (3.0, "A:min"), (4.0, "C:maj")]
-    assert score_song(REF, LABELS, events).events_per_change == 2
+def test_a_recognizer_that_flickers() -> None:
+    """Right at once, but every half second it shows G for 0.1 s: 8 s of chords hold 4 flickers and 4 comebacks each."""
+    ref, labels = np.array([[0.0, 1.0], [1.0, 3.0], [3.0, 5.0]]), LABELS
+    events = [(0.0, "N")]
+    for start, label in ((1.0, "C:maj"), (3.0, "A:min")):
+        for k in range(4):
+            events += [(start + 0.5 * k, label), (start + 0.5 * k + 0.4, "G:maj")]
+    score = score_song(ref, labels, events)
+    # 2 chords of 2 s, each wrong for 4 * 0.1 s.
+    assert score.metrics["majmin"] == pytest.approx(1 - 0.8 / 5)
+    assert score.waits["majmin"] == pytest.approx([0, 0])
+    assert score.events_per_change == pytest.approx((1 + 2 * 8) / 3)
+    # The last G of each chord: of C's, the 0.1 s before A; then A shows. All are shorter than 0.25 s.
+    assert shared(events) == {"right": 4.2, "late": 0, "flicker": 0.8, "wrong": 0}
+
+
+def test_a_recognizer_that_repeats_the_last_chord_for_ever() -> None:
+    """It gets the first chord and never another: A minor is wrong, not late, as it never comes."""
+    events = [(0.0, "N"), (1.0, "C:maj")]
+    score = score_song(REF, LABELS, events)
+    assert score.waits["majmin"][0] == 0
+    assert np.isnan(score.waits["majmin"][1])
+    assert score.metrics["root"] == pytest.approx(3 / 5)
+    assert score.events_per_change == pytest.approx(2 / 3)
+    assert shared(events) == {"right": 3, "late": 0, "flicker": 0, "wrong": 2}
+    summary = summarize([score])
+    assert (summary["hit"], summary["lat_med"]) == (0.5, 0)
+
+
+def test_a_passing_wrong_name_is_flicker_and_a_long_one_is_wrong() -> None:
+    # C is left 0.1 s late for G, which stays 0.2 s in one case, 0.3 s in the other.
+    assert shared([*TRUTH[:2], (3.1, "G:maj"), (3.3, "A:min")]) == {
+        "right": 4.7,
+        "late": 0.1,
+        "flicker": 0.2,
+        "wrong": 0,
+    }
+    assert shared([*TRUTH[:2], (3.1, "G:maj"), (3.4, "A:min")]) == {
+        "right": 4.6,
+        "late": 0.1,
+        "flicker": 0,
+        "wrong": 0.3,
+    }
+
+
+def test_a_chord_named_too_early_is_no_lateness() -> None:
+    """It showed before the change, so it is wrong before it and right after it."""
+    assert shared([*TRUTH[:2], (2.5, "A:min")]) == {"right": 4.5, "late": 0, "flicker": 0, "wrong": 0.5}
+
+
+def test_only_what_maj_min_can_judge_is_shared_out() -> None:
+    ref, labels = np.array([[0.0, 1.0], [1.0, 2.0], [2.0, 3.0]]), ["C:7", "C:maj", "D:dim"]
+    # C:7 and C are one; D:dim is outside.
+    assert shared([(0.0, "C:maj"), (0.5, "C:7")], ref, labels) == {"right": 2, "late": 0, "flicker": 0, "wrong": 0}
 
 
 def test_one_chord_for_ever_hits_nothing_but_itself() -> None:
     score = score_song(REF, LABELS, [(0.0, "C:maj")])
-    assert score.latencies[0] == 0
-    assert np.isnan(score.latencies[1])
+    assert score.waits["majmin"][0] == 0
+    assert np.isnan(score.waits["majmin"][1])
     assert score.metrics["root"] == pytest.approx(2 / 5)
 
 
-def test_a_label_that_passed_long_before_the_onset_is_no_hit() -> None:
+def test_a_label_that_passed_before_the_onset_is_no_hit() -> None:
     found = latencies(REF, LABELS, *shown([(0.0, "A:min"), (0.5, "C:maj")], 5.0))
     assert found[0] == 0
     assert np.isnan(found[1])
@@ -56,9 +133,46 @@ def test_changes_within_a_majmin_chord_are_not_counted() -> None:
 
 
 def test_sevenths_count_as_their_triad_for_latency() -> None:
-    assert same_majmin("C:maj", "C:7")
-    assert not same_majmin("C:maj", "C:min")
-    assert not same_majmin("N", "C:maj")
+    assert same("majmin", "C:maj", "C:7")
+    assert not same("majmin", "C:maj", "C:min")
+    assert not same("majmin", "N", "C:maj")
+    assert not same("quality", "C:maj", "C:7")
+    assert same("quality", "C:maj/3", "C:maj")
+
+
+def test_each_metric_waits_for_its_own_label() -> None:
+    """C7 after A minor: the root comes after 0.1 s, the third after 0.2 s, the seventh after 0.4 s."""
+    ref, labels = np.array([[0.0, 1.0], [1.0, 3.0]]), ["A:min", "C:7"]
+    events = [(0.0, "A:min"), (1.1, "C:min"), (1.2, "C:maj"), (1.4, "C:7")]
+    by_metric = latency_by_metric([score_song(ref, labels, events)])
+    waits = {metric: row["median"] for metric, row in by_metric.items()}
+    assert waits == {"root": 0.1, "majmin": 0.2, "triads": 0.2, "sevenths": 0.4, "tetrads": 0.4, "quality": 0.4}
+    assert {row["n"] for row in by_metric.values()} == {1}
+
+
+def test_latency_is_told_by_quality() -> None:
+    """Two minors come after 0.1 and 0.3 s, a dim never does; the first chord follows nothing and is not counted."""
+    ref = np.array([[0.0, 1.0], [1.0, 2.0], [2.0, 3.0], [3.0, 4.0]])
+    events = [(0.0, "C:maj"), (1.1, "A:min"), (2.3, "D:min")]
+    rows = per_quality([score_song(ref, ["C:maj", "A:min", "D:min", "B:dim"], events)])
+    assert rows["maj"] == {"seconds": 1, "right": 1, "n": 0, "median": None, "p90": None, "never": None}
+    assert rows["min"] == {"seconds": 2, "right": 0.8, "n": 2, "median": 0.2, "p90": pytest.approx(0.28), "never": 0}
+    assert rows["dim"] == {"seconds": 1, "right": 0, "n": 1, "median": None, "p90": None, "never": 1}
+
+
+def test_inversions_are_scored_where_the_reference_has_them() -> None:
+    ref, labels = np.array([[0.0, 4.0], [4.0, 8.0]]), ["C:maj/3", "G:maj"]
+    # 1 s whole; 1 s of C in root position; 1 s of E minor, whose bass is right; 1 s with the wrong inversion.
+    events = [(0.0, "C:maj/3"), (1.0, "C:maj"), (2.0, "E:min"), (3.0, "C:maj/5"), (4.0, "G:maj")]
+    summary = summarize([score_song(ref, labels, events)])
+    assert summary["majmin"] == pytest.approx(7 / 8)
+    assert summary["majmin_inv"] == pytest.approx(5 / 8)
+    assert summary["bass"] == pytest.approx(2 / 4)
+    assert summary["inversion"] == pytest.approx(1 / 4)
+
+
+def test_without_inversions_nothing_is_said_of_them() -> None:
+    assert not {"majmin_inv", "bass"} & summarize([score_song(REF, LABELS, TRUTH)]).keys()
 
 
 def test_the_class_mean_weighs_rare_qualities_like_common_ones() -> None:
@@ -67,7 +181,62 @@ def test_the_class_mean_weighs_rare_qualities_like_common_ones() -> None:
     assert summarize([score])["class_mean"] == pytest.approx(0.5)
 
 
+RIGHT = score_song(np.array([[0.0, 3.0]]), ["C:maj"], [(0.0, "C:maj")])
+WRONG = score_song(np.array([[0.0, 1.0]]), ["C:maj"], [(0.0, "D:maj")])
+
+
 def test_a_set_is_weighted_by_duration() -> None:
-    right = score_song(np.array([[0.0, 3.0]]), ["C:maj"], [(0.0, "C:maj")])
-    wrong = score_song(np.array([[0.0, 1.0]]), ["C:maj"], [(0.0, "D:maj")])
-    assert summarize([right, wrong])["root"] == pytest.approx(0.75)
+    assert summarize([RIGHT, WRONG])["root"] == pytest.approx(0.75)
+
+
+def test_intervals_span_what_draws_of_songs_give() -> None:
+    assert intervals([RIGHT, RIGHT])["majmin"] == (1, 1)
+    assert intervals([RIGHT, WRONG], draws=200)["majmin"] == (0, 1)
+    assert intervals([RIGHT])["lat_med"] is None
+
+
+def test_a_difference_is_paired() -> None:
+    """Each song loses 0.2 of its time, whatever it began with: no doubt is left about the loss."""
+    ref = np.array([[0.0, 10.0]])
+    before = [score_song(ref, ["C:maj"], [(0.0, "C:maj"), (right, "D:maj")]) for right in (5.0, 9.0)]
+    after = [score_song(ref, ["C:maj"], [(0.0, "C:maj"), (right, "D:maj")]) for right in (3.0, 7.0)]
+    assert difference(before, after) == pytest.approx((-0.2, -0.2, -0.2), abs=1e-4)
+
+
+CROSS_CHECK = Path(__file__).parents[3] / "shared" / "tools" / "online_eval.py"
+
+
+def test_the_cross_check_script_scores_any_events_the_same() -> None:
+    if not CROSS_CHECK.exists():
+        pytest.skip("the cross-check script is not beside this checkout")
+    spec = importlib.util.spec_from_file_location("online_eval", CROSS_CHECK)
+    other = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(other)
+    chance = random.Random(0)
+    labels = [
+        "N",
+        "X",
+        "C:maj",
+        "C:7",
+        "C:maj/3",
+        "A:min",
+        "A:min7",
+        "F#:dim",
+        "G:sus4",
+        "Eb:maj6",
+        "B:hdim7",
+        "D:min/b3",
+    ]
+    ours, theirs = [], []
+    for _ in range(12):
+        edges = np.cumsum([0.0, *(chance.choice([0.3, 0.5, 1.1, 2.7]) for _ in range(15))])
+        ref, ref_labels = np.column_stack((edges[:-1], edges[1:])), [chance.choice(labels) for _ in range(15)]
+        # Mostly right and a little late, at times early or wrong.
+        events = [(max(0.0, a + chance.uniform(-0.2, 0.4)), lb) for a, lb in zip(edges, ref_labels, strict=False)]
+        events += [(chance.uniform(0, edges[-1]), chance.choice(labels)) for _ in range(8)]
+        ours.append(score_song(ref, ref_labels, events))
+        theirs.append((*other.score(ref, ref_labels, events=events), ref[-1, 1] - ref[0, 0]))
+    summary, expected = summarize(ours), other.summarize(theirs)
+    assert len(summary.keys() & expected.keys()) >= 13
+    for name in summary.keys() & expected.keys():
+        assert summary[name] == pytest.approx(expected[name], abs=1e-9), name
