@@ -33,6 +33,7 @@ DOCUMENTS = (
     "docs/architecture.md",
     "docs/benchmarks.md",
     "docs/cqt.md",
+    "docs/engines.md",
     "docs/stage.md",
     "docs/training.md",
 )
@@ -452,6 +453,43 @@ def cqt_drift() -> str:
     return table(["mode", "hours of audio", "largest difference from a fresh state", "process grown by"], rows)
 
 
+def engines() -> str:
+    rows = []
+    for name, row in result("engines")["engines"].items():
+        free, paced = row["unpaced"], row["paced"]
+        parts = [free["median_us"], free["p99_us"], free["cpu_median_us"], free["cpu_p99_us"]]
+        parts += [paced["median_us"], paced["p99_us"], row["rss_mb"]]
+        rows.append([name, *(f"{part:.0f}" for part in parts), f"{row['load_s']:.2f}"])
+    run = result("engines")
+    head = ["engine", "median, µs", "p99", "CPU median", "CPU p99", "paced median", "paced p99", "RSS, MB", "load, s"]
+    listen = run["listen"]
+    return table(head, rows) + (
+        f"\nIn ONNX Runtime a window costs {run['window_over_step']:.1f} times as much as a step by the clock, "
+        f"{run['window_over_step_cpu']:.1f} times by processor time.\n`rtchord listen` is ready "
+        f"{listen['ready_s_median']:.2f} s after its start (median of {listen['starts']}, at most "
+        f"{listen['ready_s_max']:.2f}) and takes {listen['rss_mb_max']:.0f} MB.\n"
+    )
+
+
+def streams() -> str:
+    rows = []
+    for row in result("engines")["streams"].values():
+        step, each = row["unpaced"]["median_us"] / 1000, row["us_per_stream"]
+        counts = [str(row["streams"]), f"{step:.2f}", f"{each:.0f}", str(row["real_time_streams"])]
+        rows.append([row["backend"], *counts, f"{row['rss_mb']:.0f}"])
+    return table(["backend", "streams", "step, ms", "µs a stream", "streams in real time", "RSS, MB"], rows)
+
+
+def int8() -> str:
+    keys = ("majmin", "tetrads", "mean7")
+    rows = []
+    for name in SETS:
+        runs = result(f"online-{name}-balanced"), result(f"int8-{name}")
+        cells = [number(run["scores"][key], 4) for key in keys for run in runs]
+        rows.append([f"{name} ({runs[1]['songs']})", *cells])
+    return table(["set (songs)", *(f"{key}, {kind}" for key in keys for kind in ("fp32", "int8"))], rows)
+
+
 TABLES: dict[str, Callable[[], str]] = {
     "online": online, "presets": presets, "latencies": latencies, "heldout": heldout, "qualities": qualities,
     "stages": stages, "offline": offline, "hop": hop, "resampling": resampling,
@@ -459,7 +497,7 @@ TABLES: dict[str, Callable[[], str]] = {
     "cqt_drift": cqt_drift,
     "intervals": intervals, "shares": shares, "latency_by_metric": latency_by_metric, "own_set": own_set,
     "own_qualities": own_qualities, "robustness": robustness, "keys": keys, "no_music": no_music, "peers": peers,
-    "transforms": transforms, "redo": redo,
+    "transforms": transforms, "redo": redo, "engines": engines, "streams": streams, "int8": int8,
 }  # fmt: skip
 
 
