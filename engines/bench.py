@@ -15,8 +15,10 @@ import soundfile
 from engines.build import build
 from engines.measure import one_core, resident_mb
 from engines.network import Form, from_student
+from engines.published import window_network
 from rtchord.engine import BACKENDS, backend_class, folders, load, shipped
 from rtchord.errors import UserError
+from train.published import TwoEncoders
 
 CHECK_S = 4.0  # of stream, for engines that are built to be measured and thrown away
 STREAMS = (1, 8, 64, 512)
@@ -95,19 +97,27 @@ def bench(checkpoint: Path, extra: list[Path], steps: int) -> dict[str, object]:
             f"{backend} step": built(backend, "step", 1) for backend in BACKENDS if backend not in {"onnx", *absent}
         }
         targets |= {folder.name: folder for folder in (*folders(), *extra) if folder != shipped() and _loads(folder)}
+        # The papers' bidirectional network, which must look at its whole window anew at every hop.
+        published, _, _ = build(window_network(TwoEncoders(), "2e1d"), "onnx", Path(scratch) / "2e1d", seconds=CHECK_S)
+        targets["onnx 2E1D window"] = published
         for name, folder in targets.items():
             engines[name] = in_a_process(folder, steps, steps)
         for form in ("step", "window"):
             engines[f"eager {form}"] = in_a_process(f"eager-{form}:{checkpoint}", steps, steps)
+        engines["eager 2E1D window"] = in_a_process("eager-window:2e1d", steps, steps)
         for backend in ("onnx", "cuda"):
             for streams in STREAMS if backend not in absent else ():
                 folder = built(backend, "step", streams)
                 batched[f"{backend} {streams}"] = in_a_process(folder, max(30, steps // streams), 0)
-    step, window = (engines[name]["unpaced"] for name in ("onnx step (shipped)", "onnx window"))  # type: ignore[index]
+    step, window, wide = (
+        engines[name]["unpaced"]  # type: ignore[index]
+        for name in ("onnx step (shipped)", "onnx window", "onnx 2E1D window")
+    )
     return {
         "steps": steps,
         "window_over_step": round(window["median_us"] / step["median_us"], 2),
         "window_over_step_cpu": round(window["cpu_median_us"] / step["cpu_median_us"], 2),
+        "published_over_step_cpu": round(wide["cpu_median_us"] / step["cpu_median_us"], 2),
         "engines": engines,
         "streams": batched,
         "listen": starts(),
@@ -134,7 +144,7 @@ def table(result: dict[str, object]) -> str:
         )
     listen = result["listen"]
     ratio = f"{result['window_over_step']} by the clock, {result['window_over_step_cpu']} by processor time"
-    lines.append(f"window over step, ONNX Runtime: {ratio}")
+    lines.append(f"window over step, ONNX Runtime: {ratio}; 2E1D's {result['published_over_step_cpu']}")
     lines.append(f"rtchord listen: ready after {listen['ready_s_median']} s, {listen['rss_mb_max']} MB")  # type: ignore[index]
     lines += [f"not measured: {why}" for why in result["absent"].values()]  # type: ignore[attr-defined]
     return "\n".join(lines)

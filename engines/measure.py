@@ -14,6 +14,8 @@ from pathlib import Path
 
 WARM_UP = 50
 GRACE_S = 0.5
+PUBLISHED = "2e1d"  # in place of a checkpoint: the papers' network with random weights
+MOST_PACED_S = 60.0
 
 
 def resident_mb() -> float:
@@ -64,9 +66,12 @@ def eager(checkpoint: Path, form: str) -> tuple[Callable[[object], object], obje
     import torch
 
     from engines.network import from_student
+    from engines.published import window_network
+    from train.published import TwoEncoders
 
     torch.set_num_threads(1)
-    network = from_student(checkpoint, form)  # type: ignore[arg-type]
+    published = str(checkpoint) == PUBLISHED
+    network = window_network(TwoEncoders(), PUBLISHED) if published else from_student(checkpoint, form)  # type: ignore[arg-type]
     inputs = list(network.inputs.values())
 
     def step(frame: object) -> None:
@@ -78,7 +83,7 @@ def eager(checkpoint: Path, form: str) -> tuple[Callable[[object], object], obje
 
 
 def measure(what: str, steps: int, paced: int) -> dict[str, object]:
-    """`what`: an engine folder, or `eager-step:CHECKPOINT` or `eager-window:CHECKPOINT`."""
+    """`what`: an engine folder, or `eager-step:CHECKPOINT` or `eager-window:CHECKPOINT` (or PUBLISHED)."""
     one_core()
     started = time.perf_counter()
     if what.startswith("eager-"):
@@ -104,6 +109,7 @@ def measure(what: str, steps: int, paced: int) -> dict[str, object]:
     }  # fmt: skip
     if paced:
         time.sleep(GRACE_S)
+        paced = min(paced, round(MOST_PACED_S * features.frame_rate) if features.hop > 1024 else paced)
         result["paced"] = timings(lambda i: step(frames[i % 64]), paced, 1 / features.frame_rate)
     result["rss_mb"] = resident_mb()
     median = result["unpaced"]["median_us"]  # type: ignore[index]
