@@ -1,6 +1,7 @@
 # make demo   recognise the bundled recording in real time
 # make test   install what the tests need, check, run the tests
 # make check  lint, types, and the wheel in an empty environment
+# make soak   half an hour of live sessions over JACK, and ten hours of audio as fast as it goes
 # make clean  remove what the others made
 
 PYTHON ?= python3
@@ -9,17 +10,22 @@ BIN = .venv/bin
 DEMO = tests/data/demo.ogg
 SOURCES = pyproject.toml README.md LICENSE $(shell find rtchord -type f ! -path '*/__pycache__/*')
 
-# Debian packages that the tests need: a JACK server and its tools, PortAudio, oscdump, a synthesizer and its sounds.
-PACKAGES = jackd2 libportaudio2 liblo-tools fluidsynth fluid-soundfont-gm timgm6mb-soundfont
+# Debian packages that the tests need: a JACK server and its tools, PortAudio, oscdump, a synthesizer and its sounds,
+# and PulseAudio with the plugin that PortAudio reaches it by.
+PACKAGES = jackd2 libportaudio2 liblo-tools fluidsynth fluid-soundfont-gm timgm6mb-soundfont \
+  pulseaudio pulseaudio-utils libasound2-plugins
 APT = DEBIAN_FRONTEND=noninteractive apt-get -qq -o DPkg::Lock::Timeout=300 -o Acquire::Retries=3
 
-.PHONY: demo test check system clean
+.PHONY: demo test check soak system clean
 
 demo: .venv/run
 	$(BIN)/rtchord listen --input $(DEMO) --realtime --no-midi
 
 test: system check
 	$(BIN)/python -m pytest
+
+soak: system .venv/dev
+	$(BIN)/python -m benchmarks soak --output benchmarks/results/soak.json
 
 check: .venv/dev build/wheel-works
 	$(BIN)/ruff check .

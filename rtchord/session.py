@@ -85,6 +85,7 @@ class _StopSignals:
         self.fault: BaseException | None = None
 
     def __enter__(self) -> _StopSignals:
+        self._excepthook, threading.excepthook = threading.excepthook, self.fail
         if threading.current_thread() is threading.main_thread():
             for number in (getattr(signal, name, None) for name in STOP_SIGNALS):
                 # What the parent chose to ignore (nohup, a background job of a shell) stays ignored.
@@ -93,6 +94,7 @@ class _StopSignals:
         return self
 
     def __exit__(self, *_: object) -> None:
+        threading.excepthook = self._excepthook
         for number, handler in self._before.items():
             signal.signal(number, handler)  # type: ignore[arg-type]
 
