@@ -43,6 +43,7 @@ def parser() -> argparse.ArgumentParser:
     picture = commands.add_parser("cqt-picture", help="centred, right-aligned and variable-Q frames around an onset")
     picture.add_argument("file", type=Path)
     picture.add_argument("--png", type=Path, required=True)
+    gate = commands.add_parser("gate", help="how long a chord is named while an idle amplifier hums")
     capture = commands.add_parser("capture", help="samples lost by three ways to capture, beside a busy thread (JACK)")
     capture.add_argument("--seconds", type=float, default=10.0, help="of each of 24 runs")
     soak = commands.add_parser("soak", help="memory, drift and stuck notes over long runs (the live ones over JACK)")
@@ -51,9 +52,9 @@ def parser() -> argparse.ArgumentParser:
     soak.add_argument("--stops", type=int, default=200, help="sessions to end by SIGTERM; 0 for none")
     report = commands.add_parser("report", help="write the tables of the documents from benchmarks/results/")
     report.add_argument("--check", action="store_true", help="write nothing; exit 1 if a document is out of date")
-    for command in (online, offline, hop):
+    for command in (online, offline, hop, gate):
         command.add_argument("--engine", type=Path, help="engine folder; default: the shipped one")
-    for command in (online, offline, hop, resampling, cqt, capture, soak):
+    for command in (online, offline, hop, resampling, cqt, gate, capture, soak):
         command.add_argument("--json", action="store_true", help="print the whole result as JSON")
         command.add_argument("--output", type=Path, help="also write it here, with machine, versions and commit")
     return root
@@ -104,6 +105,11 @@ def main(argv: list[str] | None = None) -> int:
 
             result = run(args.hours, args.minutes, args.stops)
             table = {f"{part}.{k}": v for part, row in result.items() for k, v in row.items()}  # type: ignore[attr-defined]
+        elif args.command == "gate":
+            from benchmarks.gate import gate as named
+
+            result = named(args.engine)
+            table = result["named"]
         elif args.command == "capture":
             from benchmarks.capture import capture as measure
 

@@ -45,7 +45,7 @@ from rtchord.audio.ring import HEADER, RingBuffer
 from rtchord.errors import UserError
 
 MEMORY = 1 << 22  # bytes of samples that the processes share: 10 s of two channels at 48 kHz
-RING_SECONDS = 1.0  # at least, where it fits; a chord that comes later than this helps nobody, so the rest is dropped
+RING_SECONDS = 8.0  # at least, where it fits; a machine that was held up catches up at many times the speed of sound
 TICK_SECONDS = 0.05  # between looks at the device's health, and at signals while there is nothing else to do
 ANSWER_SECONDS = 8.0  # for PortAudio to look for devices, or to open one; some drivers take seconds
 FIRST_CALLBACK_SECONDS = 5.0
