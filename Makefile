@@ -3,6 +3,7 @@
 # make ardour a DAW records the chords (Debian package: ardour)
 # make check  lint, types, and the wheel in an empty environment
 # make figures DATA=FOLDER   measure everything in docs/benchmarks.md again
+# make soak   half an hour of live sessions over JACK, and ten hours of audio as fast as it goes
 # make clean  remove what the others made
 
 PYTHON ?= python3
@@ -12,12 +13,12 @@ DEMO = tests/data/demo.ogg
 SOURCES = pyproject.toml README.md LICENSE $(shell find rtchord -type f ! -path '*/__pycache__/*')
 
 # Debian packages that the tests need: a JACK server and its tools, PortAudio, oscdump, a synthesizer and its sounds,
-# a voice, a terminal, SuperCollider's language.
+# a voice, a terminal, SuperCollider's language, PulseAudio with the plugin that PortAudio reaches it by.
 PACKAGES = jackd2 libportaudio2 liblo-tools fluidsynth fluid-soundfont-gm timgm6mb-soundfont espeak-ng tmux \
-	supercollider-language
+	supercollider-language pulseaudio pulseaudio-utils libasound2-plugins
 APT = DEBIAN_FRONTEND=noninteractive apt-get -qq -o DPkg::Lock::Timeout=300 -o Acquire::Retries=3
 
-.PHONY: demo test ardour check figures system clean
+.PHONY: demo test ardour soak check figures system clean
 
 demo: .venv/run
 	$(BIN)/rtchord listen --input $(DEMO) --realtime --no-midi
@@ -27,6 +28,9 @@ test: system check
 
 ardour: system .venv/dev
 	$(BIN)/python -m pytest tests/ardour.py
+
+soak: system .venv/dev
+	$(BIN)/python -m benchmarks soak --output benchmarks/results/soak.json
 
 check: .venv/dev build/wheel-works
 	$(BIN)/ruff check .

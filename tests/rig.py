@@ -93,6 +93,11 @@ def rtchord(*args: str | Path, **options: Any) -> subprocess.CompletedProcess[st
     return subprocess.run([*RTCHORD, *map(str, args)], check=False, **options)
 
 
+def run_quietly(*command: str, env: Mapping[str, str]) -> bool:
+    """Whether a command succeeds."""
+    return subprocess.run(command, env=dict(env), capture_output=True, check=False, timeout=30).returncode == 0
+
+
 class Program:
     """A running program whose lines on stdout and stderr are gathered as they come."""
 

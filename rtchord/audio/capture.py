@@ -45,11 +45,12 @@ from rtchord.audio.ring import HEADER, RingBuffer
 from rtchord.errors import UserError
 
 MEMORY = 1 << 22  # bytes of samples that the processes share: 10 s of two channels at 48 kHz
-RING_SECONDS = 1.0  # at least, where it fits; a chord that comes later than this helps nobody, so the rest is dropped
+RING_SECONDS = 8.0  # at least, where it fits; a machine that was held up catches up at many times the speed of sound
 TICK_SECONDS = 0.05  # between looks at the device's health, and at signals while there is nothing else to do
 ANSWER_SECONDS = 8.0  # for PortAudio to look for devices, or to open one; some drivers take seconds
 FIRST_CALLBACK_SECONDS = 5.0
 STALL_SECONDS = 1.5  # without a callback, once they have begun
+JACK_STALL_SECONDS = 6.0  # it says itself when it goes; until then it may wait for a client that is late
 WATCH_GAP_SECONDS = 0.5  # a watcher that was itself asleep this long has seen nothing and starts over
 CLOSE_SECONDS = 0.8  # after its server died PortAudio never returns from close
 SILENT_FRAMES = 4096  # of zeros, from a JACK client that is not there, say that it has gone
@@ -65,8 +66,9 @@ class NoAnswerError(UserError):
 class Watchdog:
     """Tells a device that stopped calling back from one that is slow to begin; owns no clock."""
 
-    def __init__(self, now: float) -> None:
-        """`now`: s on any steady clock, as everywhere here."""
+    def __init__(self, now: float, stall: float = STALL_SECONDS) -> None:
+        """`now`: s on any steady clock, as everywhere here. `stall`: s without a callback, once they have begun."""
+        self._stall = stall
         self._seen = 0
         self._seen_at = self._asked_at = now
 
@@ -75,7 +77,7 @@ class Watchdog:
         if callbacks != self._seen or now - self._asked_at > WATCH_GAP_SECONDS:
             self._seen, self._seen_at = callbacks, now
         self._asked_at = now
-        return now - self._seen_at <= (STALL_SECONDS if callbacks else FIRST_CALLBACK_SECONDS)
+        return now - self._seen_at <= (self._stall if callbacks else FIRST_CALLBACK_SECONDS)
 
 
 class Capture:

@@ -10,8 +10,17 @@ from typing import Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from rtchord.audio.capture import TICK_SECONDS, VANISHED, Capture, NoAnswerError, Wanted, Watchdog
-from rtchord.audio.device import pick_channels
+from rtchord.audio.capture import (
+    JACK_STALL_SECONDS,
+    STALL_SECONDS,
+    TICK_SECONDS,
+    VANISHED,
+    Capture,
+    NoAnswerError,
+    Wanted,
+    Watchdog,
+)
+from rtchord.audio.device import JACK, pick_channels
 from rtchord.audio.files import AudioFile
 from rtchord.audio.mix import MonoMix
 from rtchord.audio.resample import MAX_RATE, MIN_RATE
@@ -148,7 +157,9 @@ class DeviceSource:
         assert self._ring is not None
         ring, buffer = self._ring, self._buffer
         ticked = heard = time.monotonic()
-        watchdog = Watchdog(heard)
+        jack = self.host_api == JACK
+        watchdog = Watchdog(heard, JACK_STALL_SECONDS if jack else STALL_SECONDS)
+        away = JACK_STALL_SECONDS if jack else AWAY_SECONDS
         while True:
             count = ring.read_into(buffer)
             now = time.monotonic()
@@ -161,7 +172,7 @@ class DeviceSource:
                 if verdict or not watchdog.alive(ring.blocks, now):
                     self.server_died = verdict != VANISHED
                     return
-                if now - heard > AWAY_SECONDS:
+                if now - heard > away:
                     self.connected = False
                 if not count:
                     yield NOTHING

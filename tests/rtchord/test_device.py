@@ -7,14 +7,11 @@ import sys
 import pytest
 
 from rtchord.audio.device import (
-    FIRST_CALLBACK_SECONDS,
-    STALL_SECONDS,
-    WATCH_GAP_SECONDS,
     InputDevice,
-    Watchdog,
     bounded,
     choose,
     default_channels,
+    find_again,
     pick_channels,
 )
 from rtchord.errors import UserError
@@ -28,7 +25,6 @@ INPUTS = [
     InputDevice(6, "Mic", "Windows WASAPI", 2, 48_000),
     InputDevice(7, "pulse", "ALSA", 32, 44_100),
 ]
-TICK = 0.1  # s between questions to the watchdog
 
 
 @pytest.mark.parametrize(
@@ -74,6 +70,21 @@ def test_without_any_input_that_is_said() -> None:
         choose("x", [])
 
 
+def test_a_lost_input_is_found_by_name_and_host_api_whatever_its_index() -> None:
+    assert find_again(InputDevice(9, "Mic", "MME", 2, 44_100), INPUTS).index == 5
+    assert find_again(InputDevice(5, "Scarlett 2i2 USB", "ALSA", 2, 48_000), INPUTS).index == 3
+
+
+def test_of_two_inputs_of_one_name_the_one_with_its_index_is_found_again() -> None:
+    twins = [InputDevice(index, "Mic", "MME", 2, 44_100) for index in (1, 4)]
+    assert find_again(twins[1], twins).index == 4
+
+
+def test_a_lost_input_is_not_replaced_by_another() -> None:
+    with pytest.raises(UserError, match="any more"):
+        find_again(InputDevice(5, "Mic", "ALSA", 2, 44_100), INPUTS)
+
+
 def test_default_channels_are_all_but_of_a_mixing_desk() -> None:
     assert [default_channels(device) for device in INPUTS] == [1, 2, 2, 2, 2, 2]
 
@@ -83,42 +94,6 @@ def test_picked_channels_count_from_one_and_must_be_there() -> None:
     assert pick_channels((4, 1), 4, 4, "it") == (3, 0)
     with pytest.raises(UserError, match=r"channel 5 of it: it has 4 channels"):
         pick_channels((1, 5), 4, 4, "it")
-
-
-def seconds_until_dead(watchdog: Watchdog, callbacks: int, start: float) -> float:
-    """How long a counter that stands still is taken for alive, asked every TICK."""
-    for i in range(1000):
-        if not watchdog.alive(callbacks, start + i * TICK):
-            return i * TICK
-    raise AssertionError("it never noticed")
-
-
-def test_callbacks_that_stop_are_noticed_soon() -> None:
-    watchdog = Watchdog(0.0)
-    assert all(watchdog.alive(i, i * TICK) for i in range(100))
-    assert seconds_until_dead(watchdog, 99, 9.9) == pytest.approx(STALL_SECONDS, abs=1.5 * TICK)
-
-
-def test_a_slow_start_is_waited_for() -> None:
-    assert seconds_until_dead(Watchdog(0.0), 0, 0.0) == pytest.approx(FIRST_CALLBACK_SECONDS, abs=1.5 * TICK)
-    assert FIRST_CALLBACK_SECONDS > STALL_SECONDS
-
-
-def test_a_machine_that_slept_has_not_lost_its_device() -> None:
-    """Asked again after a pause of its own, the watchdog has seen nothing, so it concludes nothing."""
-    watchdog = Watchdog(0.0)
-    assert watchdog.alive(5, 1.0)
-    assert watchdog.alive(5, 10.0)
-    assert seconds_until_dead(watchdog, 5, 10.0) == pytest.approx(STALL_SECONDS, abs=1.5 * TICK)
-
-
-def test_an_irregular_device_is_alive() -> None:
-    """Gaps just short of the limit, which a busy machine makes, raise no alarm."""
-    watchdog, callbacks = Watchdog(0.0), 1
-    for tick in range(200):
-        callbacks += tick % round(STALL_SECONDS / TICK - 1) == 0
-        assert watchdog.alive(callbacks, tick * TICK)
-    assert TICK < WATCH_GAP_SECONDS < STALL_SECONDS
 
 
 def test_bounded_does_not_wait_for_what_hangs() -> None:
