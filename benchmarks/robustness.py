@@ -147,7 +147,7 @@ def coded(form: str, subtype: str, rate_kbit: int, lowest: int, highest: int, ra
 
     def change(samples: Float32, rate_in: int, _: Rng) -> Float32:
         file, sound = io.BytesIO(), np.clip(soxr.resample(samples, rate_in, rate), -1, 1)
-        strength = (highest - rate_kbit) / (highest - lowest)
+        strength = min((highest - rate_kbit) / (highest - lowest), 0.999)  # libsndfile refuses 1
         try:
             soundfile.write(file, sound, rate, format=form, subtype=subtype, compression_level=strength,
                             **({"bitrate_mode": "CONSTANT"} if form == "MP3" else {}))  # fmt: skip

@@ -16,7 +16,6 @@ from benchmarks.robustness import (
     SkippedError,
     added,
     babble,
-    coded,
     cut,
     degraded,
     detuned,
@@ -99,7 +98,9 @@ def test_levels_and_clipping() -> None:
 
 
 @pytest.mark.parametrize(
-    "codec", [coded("MP3", "MPEG_LAYER_III", 64, 32, 320, 44_100), coded("OGG", "OPUS", 24, 6, 256, 48_000)]
+    "codec",
+    [c.change for c in CONDITIONS if c.family == "codec"],
+    ids=[c.name for c in CONDITIONS if c.family == "codec"],
 )
 def test_a_codec_keeps_the_time_and_the_tone(codec) -> None:
     sound = np.concatenate((np.zeros(RATE), tone(330, 1.0), np.zeros(RATE // 2), tone(550, 0.7))).astype(np.float32)
