@@ -156,7 +156,9 @@ def delays(performance: Performance, period: int, played: Piece) -> dict[str, An
         position, frame = [cycle for cycle in performance.cycles if cycle[0] <= max(sample, 0)][-1]
         return frame + sample - position
 
-    machine = {number: 1000 * (frame - frame_of(events[number])) / rate for number, frame in pairs if number < len(events)}
+    machine = {
+        number: 1000 * (frame - frame_of(events[number])) / rate for number, frame in pairs if number < len(events)
+    }
     algorithmic, total = [], []
     ends = [start for start, _ in played.strums[1:]] + [played.strums[-1][0] + STRUM_SECONDS]
     for (start, chord), end in zip(played.strums, ends, strict=True):
