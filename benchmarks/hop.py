@@ -1,10 +1,10 @@
 """What one hop of sound costs on one core: every stage of the live path alone, then from samples to events.
 
-capture     a stereo hop in blocks of PERIOD frames: the driver's callback writes each into the ring, it is read and mixed
-resample .. decode    once a hop; `whole` is `Recognizer.push` of a hop, which is all of these together
-encode      the messages of one change: MIDI, OSC and JSON
-send OSC    to a port of this machine; `write JSON` to /dev/null, flushed; `send MIDI`, its encoding included, to a port
-            of a JACK server that nobody is connected to, where there is one
+capture              a stereo hop in blocks of PERIOD frames: the callback writes each into the ring, it is read and mixed
+resample .. decode   once a hop; `whole` is `Recognizer.push` of a hop, which is all of these together
+encode               the messages of one change: MIDI, OSC and JSON
+send OSC             to a port of this machine; `write JSON` to /dev/null, flushed
+send MIDI            its encoding included, to a port that nobody is connected to, where JACK is installed
 
 The last four are paid for a change only, of which there are fewer than one in twenty hops.
 """

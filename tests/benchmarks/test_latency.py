@@ -4,6 +4,7 @@ import json
 import subprocess
 import sys
 from importlib.util import find_spec
+from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
@@ -12,7 +13,7 @@ import pytest
 from benchmarks import latency as module
 from benchmarks import throughput as speed
 from benchmarks.__main__ import main
-from benchmarks.hop import RATE, hop_cost
+from benchmarks.hop import hop_cost
 from benchmarks.latency import STRUM_SECONDS, Performance, Piece, delays, end_to_end, heard_after, paired, piece
 from benchmarks.start import sizes, started
 from rtchord.chords import NO_CHORD
@@ -54,7 +55,7 @@ def performed(played: Piece, periods: int, late: float, jump: int = 0) -> Perfor
 def test_every_strum_is_another_chord_than_the_one_before(played: Piece) -> None:
     families = [FAMILY[chord.index] for _, chord in played.strums]
     assert len(played.strums) == 5
-    assert all(a != b for a, b in zip(families, families[1:], strict=False))
+    assert all(a != b for a, b in pairwise(families))
     assert NO_CHORD not in [chord for _, chord in played.strums]
     first, second = (round(played.strums[i][0] * played.rate) for i in (0, 1))
     assert second - first == round(STRUM_SECONDS * played.rate)
@@ -68,17 +69,14 @@ def test_what_is_sent_with_the_next_period_is_as_fast_as_can_be(played: Piece) -
     assert found["named"] >= 3
     assert found["algorithmic_ms"]["median"] == pytest.approx(150, abs=100)
     assert 0 <= found["machine_ms"]["median"] <= found["machine_ms"]["max"] <= found["period_ms"]
-    assert found["total_ms"]["median"] > found["algorithmic_ms"]["median"]
+    assert found["total_ms"]["median"] >= found["algorithmic_ms"]["median"]
 
 
 def test_the_sessions_beginning_is_found_by_what_it_told(played: Piece) -> None:
     """Notes that all come two periods late would fit a session of two periods less silence, but its lines do not."""
-    found = performed(played, 301, late=2)
-    pairs = paired(found.lines, found.midi)
-    assert module.aligned(found.lines, pairs, FIRST, PERIOD, played).silence == 301 * PERIOD
-    late = delays(found, PERIOD, played)
-    assert late["machine_ms"]["median"] > 2 * late["period_ms"]
-    assert late["next_cycle"] == 0.0
+    found = delays(performed(played, 301, late=2), PERIOD, played)
+    assert 2 * found["period_ms"] <= found["machine_ms"]["median"] <= 3 * found["period_ms"]
+    assert (found["lost"], found["next_cycle"]) == (0, 0.0)
 
 
 def test_a_clock_that_jumps_is_no_delay(played: Piece) -> None:
@@ -173,7 +171,7 @@ def test_a_start_ends_at_the_line_that_says_it_listens(tmp_path: Path) -> None:
     seconds, memory = started([sys.executable, "-c", program], {}, tmp_path)
     assert 0.3 <= seconds < 30
     assert memory > 1
-    with pytest.raises(UserError, match="never listened: .*no such thing"):
+    with pytest.raises(UserError, match=r"never listened: .*no such thing"):
         started([sys.executable, "-c", "import sys; sys.exit('no such thing')"], {}, tmp_path)
 
 
@@ -197,4 +195,4 @@ def test_the_command_prints_what_it_measured() -> None:
     assert done.returncode == 0, done.stderr
     result = json.loads(done.stdout)
     assert "end_to_end" not in result
-    assert STAGES <= set(result["stages"]["parts"])
+    assert set(result["stages"]["parts"]) >= STAGES
