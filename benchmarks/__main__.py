@@ -62,11 +62,29 @@ def _offline(args: Args) -> Measured:
     return result, result["scores"]
 
 
-def _hop(args: Args) -> Measured:
-    from benchmarks.hop import hop_cost
+def _latency(args: Args) -> Measured:
+    from benchmarks.latency import latency
 
-    result: Result = hop_cost(args.engine, args.hops)
-    return result, {key: value for key, value in result.items() if key != "parts"} | result["parts"]
+    result: Result = latency(args.engine, args.hops, args.strums)
+    stages: Result = result.get("stages", {"parts": {}})
+    shown = {name: f"median {part['median_us']} us, p99 {part['p99_us']} us" for name, part in stages["parts"].items()}
+    for row in result.get("end_to_end", {"runs": []})["runs"]:
+        shown[f"{row['period']}, {row['neighbour']}"] = row.get("failed") or row["machine_ms"]
+    return result, shown
+
+
+def _throughput(args: Args) -> Measured:
+    from benchmarks.throughput import throughput
+
+    result: Result = throughput(args.folder, args.files, args.seconds, args.rounds, args.hops, args.minutes)
+    return result, result
+
+
+def _start(args: Args) -> Measured:
+    from benchmarks.start import start
+
+    result: Result = start(args.cold, args.warm, args.stay)
+    return result, {key: value for key, value in result.items() if key != "packages_mb"}
 
 
 def _resampling(_: Args) -> Measured:
@@ -146,6 +164,13 @@ def _all(args: Args) -> int:
     return redo(args.data, args.runs, args.only)
 
 
+def _count(text: str) -> int:
+    """A number from 0 for argparse."""
+    if not text.isdecimal():
+        raise argparse.ArgumentTypeError(f"{text!r} is no number from 0 up")
+    return int(text)
+
+
 def parser() -> argparse.ArgumentParser:
     root = argparse.ArgumentParser(prog="python -m benchmarks", description=__doc__)
     commands = root.add_subparsers(dest="command", required=True)
@@ -189,9 +214,23 @@ def parser() -> argparse.ArgumentParser:
     offline = measuring("offline", _offline, "accuracy of `rtchord transcribe` over such a folder")
     offline.add_argument("folder", type=Path)
     engine(offline)
-    hop = measuring("hop", _hop, "cost of one hop, part by part, on one core")
-    hop.add_argument("--hops", type=int, choices=range(1, 10**7), metavar="N", default=5000)
-    engine(hop)
+    latency = measuring(
+        "latency", _latency, "what every stage of a hop costs, and from a strum to its MIDI notes (JACK)"
+    )
+    latency.add_argument("--hops", type=_count, default=100_000, help="of every stage; 0 for none")
+    latency.add_argument("--strums", type=_count, default=150, help="of each of 8 performances over JACK; 0 for none")
+    engine(latency)
+    throughput = measuring("throughput", _throughput, "recordings labelled, streams a core, files at full speed")
+    throughput.add_argument("folder", type=Path, nargs="?", help="of recordings to label; default: the demo")
+    throughput.add_argument("--files", type=int, choices=range(1, 10**4), metavar="N", default=3)
+    throughput.add_argument("--seconds", type=float, default=60.0, help="of each")
+    throughput.add_argument("--rounds", type=_count, default=3, help="of labelling, both ways in turn; 0 for none")
+    throughput.add_argument("--hops", type=_count, default=200, help="of every number of streams; 0 for none")
+    throughput.add_argument("--minutes", type=float, default=20.0, help="of sound for `rtchord listen`; 0 for none")
+    start = measuring("start", _start, "size of wheel and install, seconds to the first sound heard, memory")
+    start.add_argument("--cold", type=int, choices=range(1, 100), metavar="N", default=3, help="starts")
+    start.add_argument("--warm", type=int, choices=range(1, 100), metavar="N", default=7, help="starts")
+    start.add_argument("--stay", type=float, default=10.0, help="s after which the memory is looked at")
     measuring("resampling", _resampling, "delay of our streaming resampler beside soxr's")
     cqt = measuring("cqt", _cqt, "cost, agreement with librosa, latency and drift of the transform")
     cqt.add_argument("--hops", type=int, default=5000)

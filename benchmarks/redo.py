@@ -26,7 +26,9 @@ COMMANDS: dict[str, str] = {
     "peers-pop": "peers DATA/pop --songs 10 --seconds 15",
     "peers-strum": "peers DATA/strum --songs 12 --seconds 15",
     "peers-charts": f"peers DATA/{OWN} --songs 12 --seconds 15",
-    "hop": "hop",
+    "latency": "latency",
+    "throughput": "throughput DATA/pop",
+    "start": "start",
     "cqt": "cqt --hops 10000 --hours 10",
     "resampling": "resampling",
 }

@@ -44,6 +44,7 @@ FOOTNOTE = re.compile(r"^\n† .*\n", re.MULTILINE)
 # The code that the results whose names begin so measure.
 CQT = ("rtchord/cqt", "rtchord/audio/resample.py")
 LIVE = (*CQT, *(f"rtchord/{name}" for name in ("chords.py", "decoder.py", "engine", "engines", "recognizer.py")))
+SESSION = ("rtchord/audio", "rtchord/outputs", "rtchord/session.py")
 MEASURED: dict[str, tuple[str, ...]] = {
     "online": (*LIVE, "benchmarks/score.py"),
     "offline": (*LIVE, "benchmarks/score.py"),
@@ -51,7 +52,9 @@ MEASURED: dict[str, tuple[str, ...]] = {
     "curve": (*LIVE, "benchmarks/score.py", "benchmarks/curve.py"),
     "robustness": (*LIVE, "benchmarks/score.py", "benchmarks/robustness.py", "benchmarks/charts.py"),
     "peers": (*LIVE, "benchmarks/score.py", "benchmarks/peers.py"),
-    "hop": LIVE,
+    "latency": (*LIVE, *SESSION, "benchmarks/hop.py", "benchmarks/latency.py"),
+    "throughput": (*LIVE, "train/label.py", "train/teacher.py", "benchmarks/throughput.py"),
+    "start": ("rtchord", "pyproject.toml", "benchmarks/start.py"),
     "cqt": CQT,
     "resampling": CQT,
 }
@@ -352,16 +355,75 @@ def offline() -> str:
 
 
 def hop() -> str:
-    """What a hop costs."""
-    measured = result("hop")
-    rows = [
-        [name, *(number(part[key], 1) for key in ("median_us", "p99_us"))] for name, part in measured["parts"].items()
-    ]
-    return table(["part", "median, µs", "p99, µs"], rows) + (
+    """What a hop costs, stage by stage."""
+    found = result("latency")
+    measured = found["stages"]
+    columns = ("median_us", "p95_us", "p99_us", "max_us", "cpu_p99_us")
+    rows = [[name, *(number(part[key], 1) for key in columns)] for name, part in measured["parts"].items()]
+    return table(["µs", "median", "p95", "p99", "max", "p99 of its time on a core"], rows) + (
         f"\nOne hop is {measured['hop_us'] / 1000:.1f} ms of sound; the whole chain runs "
-        f"{measured['times_real_time']:.0f} times faster than real time on one core "
-        f"(median of {measured['hops']} hops, audio at {measured['rate'] / 1000:g} kHz).\n"
+        f"{measured['times_real_time']:.0f} times faster than real time on one core, and its p99 is "
+        f"{100 * measured['share_of_hop_p99']:.1f} % of a hop, "
+        f"{100 * measured['cpu_share_of_hop_p99']:.1f} % in its own time on a core ({measured['hops']} hops, audio at {measured['rate'] / 1000:g} kHz; "
+        f"load average {number(found['load'], 1)}).\n"
     )
+
+
+def end_to_end() -> str:
+    """What the machine adds to deciding, over JACK."""
+    measured = result("latency")["end_to_end"]
+    rows = []
+    for run in measured["runs"]:
+        head = [f"{run['period']}", run["neighbour"]]
+        if "failed" in run:
+            rows.append([*head, "failed", *["-"] * 10])
+            continue
+        cells = [number((run[part] or {}).get(key), 1) for part, key in DELAYS]
+        shares = [number(run[key], 3) for key in ("next_cycle", "within")]
+        rows.append([*head, number(run["period_ms"], 1), f"{run['events']} ({run['lost']})", *cells, *shares])
+        rows[-1].append(number(run["load"], 1))
+    head = ["period", "neighbour", "ms", "events (lost)", *(f"{part.split('_')[0]} {key}" for part, key in DELAYS)]
+    return table([*head, "in the next period", "within period + 3 ms", "load"], rows)
+
+
+DELAYS = (
+    ("algorithmic_ms", "median"), ("machine_ms", "median"), ("machine_ms", "p95"), ("machine_ms", "p99"),
+    ("machine_ms", "max"), ("total_ms", "median"),
+)  # fmt: skip
+
+
+def throughput() -> str:
+    """Labelling, streams, files."""
+    measured = result("throughput")
+    label, streams, listen = (measured[key] for key in ("label", "streams", "listen"))
+    rows = [["`rtchord listen --no-realtime`, its start included", f"{listen['times_real_time']:.0f} times real time"]]
+    rows.append(["live streams on one core, really run", f"{streams['streams']}"])
+    rows.append(["the same by the cost of one", f"{streams['by_cost']}"])
+    if "skipped" in label:
+        rows.append(["labelling", f"skipped: {label['skipped']}"])
+    else:
+        low, high = label["interval"]
+        rows += [
+            ["hours labelled an hour on one core, our convolutions", number(label["ours_hours_per_hour"], 1)],
+            ["the same by the package's", number(label["package_hours_per_hour"], 1)],
+            ["ratio (95 % of excerpts)", f"{label['ratio']:.2f} ({low:.2f} .. {high:.2f})"],
+            ["largest difference of a posterior", f"{label['largest_difference']:.4f}"],
+            ["frames with the same class", f"{100 * label['same_class']:.2f} %"],
+        ]
+    return table(["what", "how much"], rows) + f"\nLoad average {number(measured['load'], 1)}.\n"
+
+
+def start() -> str:
+    """Size, start, memory."""
+    measured = result("start")
+    rows = [["wheel", f"{measured['wheel_mb']:.1f} MB"], ["everything installed", f"{measured['install_mb']:.0f} MB"]]
+    largest = list(measured["packages_mb"].items())[:5]
+    rows.append(["its largest parts", ", ".join(f"{name} {size:.0f} MB" for name, size in largest)])
+    for name, what in (("cold", "first start, no compiled code yet"), ("warm", "every other start")):
+        row = measured[name]
+        rows.append([f"{what} ({row['n']})", f"{row['median_s']:.1f} s (at most {row['max_s']:.1f} s)"])
+    rows.append([f"memory after {measured['memory']['after_s']:g} s", f"{measured['memory']['mb']:.0f} MB"])
+    return table(["what", "how much"], rows) + f"\nLoad average {number(measured['load'], 1)}.\n"
 
 
 def resampling() -> str:
@@ -494,6 +556,7 @@ def int8() -> str:
 TABLES: dict[str, Callable[[], str]] = {
     "online": online, "presets": presets, "latencies": latencies, "heldout": heldout, "qualities": qualities,
     "stages": stages, "offline": offline, "hop": hop, "resampling": resampling,
+    "end_to_end": end_to_end, "throughput": throughput, "start": start,
     "cqt": cqt, "cqt_agreement": cqt_agreement, "cqt_latency": cqt_latency, "cqt_decimators": cqt_decimators,
     "cqt_drift": cqt_drift,
     "intervals": intervals, "shares": shares, "latency_by_metric": latency_by_metric, "own_set": own_set,

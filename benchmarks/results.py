@@ -58,6 +58,11 @@ def conditions() -> dict[str, object]:
     }
 
 
+def load_average() -> float | None:
+    """Programs that wanted a core in the last minute; None where the system does not say."""
+    return round(os.getloadavg()[0], 2) if hasattr(os, "getloadavg") else None
+
+
 def text(result: dict[str, object]) -> str:
     """JSON for people to read: pairs of numbers, as intervals are, on one line."""
     return re.sub(r"\[\s+([-\d.e]+),\s+([-\d.e]+)\s+\]", r"[\1, \2]", json.dumps(result, indent=1))

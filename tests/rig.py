@@ -277,7 +277,8 @@ def _tell(**row: object) -> None:
 def play(path: str, name: str, loop: bool) -> None:
     """Play a WAV from output ports, once or for ever; says the JACK frame of its first sample when it begins.
 
-    Silence comes before and after.
+    Silence comes before and after. At the end it says `cycles`: (sample, frame) of the first, and of each at which
+    JACK's clock had jumped, as it does where the server itself came too late.
     """
     import numpy as np
     import soundfile
@@ -287,7 +288,7 @@ def play(path: str, name: str, loop: bool) -> None:
     assert client.samplerate == rate, f"server at {client.samplerate} Hz, file at {rate} Hz"
     ports = [client.outports.register(f"out_{i + 1}") for i in range(samples.shape[1])]
     wanted, ended = threading.Event(), threading.Event()
-    position, started = 0, []
+    position, started, cycles = 0, [], []
 
     @client.set_process_callback  # type: ignore[untyped-decorator]
     def process(frames: int) -> None:
@@ -298,8 +299,12 @@ def play(path: str, name: str, loop: bool) -> None:
             if loop and position + frames >= len(samples):
                 block = np.concatenate((block, samples[: position + frames - len(samples)]))
                 position -= len(samples)
-        if wanted.is_set() and not started:
-            started.append(client.last_frame_time)
+        if len(block):
+            frame = client.last_frame_time
+            if not started:
+                started.append(frame)
+            if not loop and (not cycles or frame - position != cycles[-1][1] - cycles[-1][0]):
+                cycles.append((position, frame))
         position += len(block)
         for i, port in enumerate(ports):
             array = port.get_array()
@@ -316,7 +321,7 @@ def play(path: str, name: str, loop: bool) -> None:
             time.sleep(0.005)
         _tell(event="started", frame=started[0])
         ended.wait()
-        _tell(event="ended")
+        _tell(event="ended", cycles=cycles)
         threading.Event().wait()  # silence until somebody ends us
 
 

@@ -39,7 +39,7 @@ def test_a_missing_result_is_named() -> None:
         report.result("nowhere")
 
 
-@pytest.mark.parametrize("name", ["hop", "curve", "peers-pop", "online-charts-fast"])
+@pytest.mark.parametrize("name", ["latency", "curve", "peers-pop", "online-charts-fast"])
 def test_a_table_without_its_result_fails_and_says_how_to_measure(
     name: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
@@ -96,20 +96,20 @@ def test_outdated_results_get_a_footnote_which_a_check_leaves_aside(
 ) -> None:
     monkeypatch.setattr(report, "RESULTS", tmp_path)
     report.outdated.cache_clear()
-    result_with(tmp_path, "hop", "old", modified=False)
+    result_with(tmp_path, "start", "old", modified=False)
     result_with(tmp_path, "cqt", "new", modified=False)
     result_with(tmp_path, "resampling", "new", modified=True)
     monkeypatch.setattr(report, "changed_since", lambda commit, _: commit == "old")
 
     def tiny() -> str:
-        for name in ("hop", "cqt", "resampling"):
+        for name in ("start", "cqt", "resampling"):
             report.result(name)
         return report.table(["a"], [["1"]])
 
     monkeypatch.setitem(report.TABLES, "tiny", tiny)
     bare = "<!-- table tiny -->\n| a |\n| --- |\n| 1 |\n<!-- end -->\n"
     marked = report.filled(bare)
-    assert marked == bare.replace("<!-- end", "\n† Not of the present code: hop, resampling.\n<!-- end")
+    assert marked == bare.replace("<!-- end", "\n† Not of the present code: resampling, start.\n<!-- end")
     assert report.FOOTNOTE.sub("", marked) == bare
 
     (tmp_path / "a.md").write_text(bare)
