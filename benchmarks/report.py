@@ -364,7 +364,8 @@ def hop() -> str:
         f"\nOne hop is {measured['hop_us'] / 1000:.1f} ms of sound; the whole chain runs "
         f"{measured['times_real_time']:.0f} times faster than real time on one core, and its p99 is "
         f"{100 * measured['share_of_hop_p99']:.1f} % of a hop, "
-        f"{100 * measured['cpu_share_of_hop_p99']:.1f} % in its own time on a core ({measured['hops']} hops, audio at {measured['rate'] / 1000:g} kHz; "
+        f"{100 * measured['cpu_share_of_hop_p99']:.1f} % in its own time on a core "
+        f"({measured['hops']} hops, audio at {measured['rate'] / 1000:g} kHz; "
         f"load average {number(found['load'], 1)}).\n"
     )
 
