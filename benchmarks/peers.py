@@ -32,7 +32,7 @@ from benchmarks.online import Events, Reference, decode, hear, read_reference, s
 from benchmarks.score import SongScore, intervals, score_song, summarize
 from rtchord import engine as engines
 from rtchord.audio.files import read_mono
-from rtchord.chords import ROOTS
+from rtchord.chords import NO_BASS, Chord, class_index
 from rtchord.decoder import PRESETS
 
 Float32 = NDArray[np.float32]
@@ -48,7 +48,7 @@ QUIET = 1e-3  # root mean square under which there is no chord
 TEMPLATES = np.array(
     [np.roll(np.isin(np.arange(12), tones), root) for tones in ((0, 4, 7), (0, 3, 7)) for root in range(12)]
 ) / np.sqrt(3)
-TEMPLATE_LABELS = [f"{root}:{quality}" for quality in ("maj", "min") for root in ROOTS]
+TEMPLATE_LABELS = [Chord(class_index(root, q), NO_BASS).label for q in ("maj", "min") for root in range(12)]
 
 
 def best_template(chroma: NDArray[np.floating]) -> list[str]:

@@ -25,7 +25,7 @@ import sys
 import tempfile
 import threading
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import IO, Any
 
@@ -172,13 +172,15 @@ class JackServer:
         self._programs: list[Program] = []
 
     def __enter__(self) -> JackServer:
-        self.name, self._lock = self._claim()
-        try:
-            self.start()
-        except AssertionError:
-            self._lock.close()
-            raise
-        return self
+        for name, lock in self._claims():
+            self.name, self._lock = name, lock
+            try:
+                self.start()
+                return self
+            except AssertionError as error:  # such as an orphan of that name, left by tests that were killed
+                self._lock.close()
+                failure = error
+        raise failure
 
     def start(self) -> None:
         """Start the server, also again after `kill`."""
@@ -203,19 +205,22 @@ class JackServer:
         self._lock.close()
 
     @staticmethod
-    def _claim() -> tuple[str, IO[str]]:
-        """A name nobody uses now, and the open file whose lock says so."""
+    def _claims() -> Iterator[tuple[str, IO[str]]]:
+        """Names nobody uses now, each with the open file whose lock says so. AssertionError where there is none."""
         import fcntl
 
+        free = 0
         for slot in range(SLOTS):
             name = f"rtchord-rig-{slot}"
-            lock = open(Path(tempfile.gettempdir()) / f"{name}.lock", "w")  # noqa: SIM115 (closed by __exit__)
+            lock = open(Path(tempfile.gettempdir()) / f"{name}.lock", "w")  # noqa: SIM115 (closed by whoever has it)
             try:
                 fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-                return name, lock
             except BlockingIOError:
                 lock.close()
-        raise AssertionError(f"{SLOTS} rigs are running already")
+                continue
+            free += 1
+            yield name, lock
+        assert free, f"{SLOTS} rigs are running already"
 
     def kill(self) -> None:
         """End the server as a crash would."""

@@ -52,7 +52,7 @@ FIRST_CALLBACK_SECONDS = 5.0
 STALL_SECONDS = 1.5  # without a callback, once they have begun
 JACK_STALL_SECONDS = 6.0  # it says itself when it goes; until then it may wait for a client that is late
 WATCH_GAP_SECONDS = 0.5  # a watcher that was itself asleep this long has seen nothing and starts over
-CLOSE_SECONDS = 0.8  # after its server died PortAudio never returns from close
+CLOSE_SECONDS = 1.2  # after its server died PortAudio never returns from close
 SILENT_FRAMES = 4096  # of zeros, from a JACK client that is not there, say that it has gone
 LOST, VANISHED = "lost", "vanished"  # the second: the device alone has gone, its server is well
 

@@ -21,6 +21,7 @@ from rtchord.chords import N_BASS, Chord, X, chord_with_bass
 from rtchord.outputs.messages import voicing
 from rtchord.outputs.midi import MidiOutput
 from rtchord.recognizer import Recognizer
+from rtchord.session import LAST_RESORT_SECONDS
 from tests import rig
 from tests.rig import MIDI_RECEIVER, PLAYER, RTCHORD, JackServer, Program, held_notes, midi_messages, osc_receiver
 
@@ -330,7 +331,10 @@ def test_sigterm_at_any_moment_leaves_no_note_on(server: JackServer, excerpt: Pa
         session = server.program(*RTCHORD, "listen", "--device", "player", "--format", "jsonl")
         session.wait_said("listening")
         time.sleep(rng.uniform(0, 2))
-        assert session.stop(signal.SIGTERM, seconds=10) == 0
+        asked = time.monotonic()
+        code = session.stop(signal.SIGTERM, seconds=10)
+        # A JACK that hangs on the way out is left behind by force, which has a code of its own.
+        assert code == 0 or time.monotonic() - asked >= LAST_RESORT_SECONDS
         time.sleep(0.3)  # for the receiver to print what it has
         changes = held_notes(midi_messages(receiver))
         sounding += len(changes) > 1 and changes[-2][1] != ()
