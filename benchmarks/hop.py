@@ -1,6 +1,6 @@
 """What one hop of sound costs on one core: every stage of the live path alone, then from samples to events.
 
-capture              a stereo hop in blocks of PERIOD frames: written into the ring by the callback, read and mixed
+capture              a stereo hop in blocks of PERIOD frames: the callback fills the ring, it is read and mixed
 resample .. decode   once a hop; `whole` is `Recognizer.push` of a hop, which is all of these together
 encode               the messages of one change: MIDI, OSC and JSON
 send OSC             to a port of this machine; `write JSON` to /dev/null, flushed

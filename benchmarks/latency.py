@@ -24,7 +24,8 @@ import random
 import sys
 import tempfile
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from itertools import takewhile
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -55,8 +56,10 @@ FADE_SECONDS = 0.005  # at the end of each, so that the next strum alone has an 
 SILENCE_SECONDS = 1.2  # before the first and after the last
 PERIODS = (64, 128, 256, 512)
 NEIGHBOURS = ("none", "busy")
+PIECE_STRUMS = 30  # of a performance: audio lost in one says nothing of the next
 LEEWAY_MS = 3.0  # that the machine may take beyond one period
-TRIES = 4  # periods by which the guess at the session's first sample may be too near
+LATEST_SECONDS = 0.05  # that the least machine delay of a performance may be, for its beginning to be found
+SLACK = 4  # periods that JACK's clock may have been set back in
 BLOCK = 4096  # frames
 
 
@@ -75,6 +78,18 @@ class Performance(NamedTuple):
     lines: list[str]
     midi: list[tuple[int, bytes]]
     cycles: list[tuple[int, int]]
+
+
+class Delays(NamedTuple):
+    """ms of one performance: `algorithmic` and `total` of every strum that was named, `machine` of every event that
+    changed the notes; how many `strums` there were, lines `lost` to the comparison, and `jumps` of JACK's clock."""
+
+    algorithmic: list[float]
+    machine: list[float]
+    total: list[float]
+    strums: int
+    lost: int
+    jumps: int
 
 
 class Aligned(NamedTuple):
@@ -105,12 +120,12 @@ def piece(strums: int, seed: int = 0) -> Piece:
     return Piece(np.concatenate((*parts, silence)), rate, list(zip(times, chords[1:], strict=True)))
 
 
-def heard_after(silence: int, played: Piece) -> list[ChordEvent]:
+def heard_after(silence: int, played: Piece) -> Iterator[ChordEvent]:
     """Events of so many frames of silence, the piece, and silence again, named as a session names them."""
     recognizer, naming = Recognizer(played.rate), Naming(NameSettings())
     stream = np.concatenate((np.zeros(silence, np.float32), played.samples, np.zeros(played.rate, np.float32)))
-    events = [e for start in range(0, stream.size, BLOCK) for e in recognizer.push(stream[start : start + BLOCK])]
-    return [event for event in map(naming.push, events) if event is not None]
+    for start in range(0, stream.size, BLOCK):
+        yield from filter(None, map(naming.push, recognizer.push(stream[start : start + BLOCK])))
 
 
 def paired(lines: Sequence[str], midi: Sequence[tuple[int, bytes]]) -> list[tuple[int, int]]:
@@ -132,20 +147,21 @@ def paired(lines: Sequence[str], midi: Sequence[tuple[int, bytes]]) -> list[tupl
 def aligned(lines: Sequence[str], pairs: Sequence[tuple[int, int]], first: int, period: int, played: Piece) -> Aligned:
     """Where the session's stream began, going by what it told and when; see above."""
     began = min((frame - json.loads(lines[number])["time"] * played.rate for number, frame in pairs), default=first)
-    least = max(0, math.ceil((first - began) / period - 1e-6)) * period
+    least = math.ceil((first - began) / period - 1e-6)
+    most = least + max(SLACK, math.ceil(LATEST_SECONDS * played.rate / period))
     best = Aligned(0, [])
-    for silence in range(least, least + TRIES * period, period):
-        events = heard_after(silence, played)
-        same = next((i for i, (e, line) in enumerate(zip(events, lines, strict=False)) if e.json() != line), len(lines))
-        if same > len(best.events):
-            best = Aligned(silence, events[:same])
-        if same == len(lines):
+    for periods in (*range(least, most), *range(least - 1, max(-1, least - SLACK), -1)):
+        told = zip(heard_after(periods * period, played), lines, strict=False)
+        same = [event for event, line in takewhile(lambda pair: pair[0].json() == pair[1], told)]
+        if len(same) > len(best.events):
+            best = Aligned(periods * period, same)
+        if len(same) == len(lines):
             break
     return best
 
 
-def delays(performance: Performance, period: int, played: Piece) -> dict[str, Any]:
-    """Algorithmic and machine delay of one performance, in ms."""
+def delays(performance: Performance, period: int, played: Piece) -> Delays:
+    """Algorithmic and machine delay of one performance."""
     lines, rate = performance.lines, played.rate
     pairs = paired(lines, performance.midi)
     silence, events = aligned(lines, pairs, performance.cycles[0][1], period, played)
@@ -168,19 +184,25 @@ def delays(performance: Performance, period: int, played: Piece) -> dict[str, An
                 algorithmic.append(1000 * (at - start))
                 total.append(algorithmic[-1] + machine[number])
                 break
-    ms, limit = list(machine.values()), 1000 * period / rate
+    lost, jumps = len(lines) - len(events), len(performance.cycles) - 1
+    return Delays(algorithmic, list(machine.values()), total, len(played.strums), lost, jumps)
+
+
+def summary(found: Sequence[Delays], period_ms: float) -> dict[str, Any]:
+    """Of all performances together."""
+    algorithmic, machine, total = ([ms for each in found for ms in each[part]] for part in range(3))
     return {
-        "period_ms": round(limit, 2),
-        "strums": len(played.strums),
+        "period_ms": round(period_ms, 2),
+        "strums": sum(each.strums for each in found),
         "named": len(total),
-        "events": len(ms),
-        "lost": len(lines) - len(events),  # lines after which the session and the library differ
-        "jumps": len(performance.cycles) - 1,  # of JACK's clock, where its server came too late
+        "events": len(machine),
+        "lost": sum(each.lost for each in found),
+        "jumps": sum(each.jumps for each in found),
         "algorithmic_ms": spread(algorithmic),
-        "machine_ms": spread(ms),
+        "machine_ms": spread(machine),
         "total_ms": spread(total),
-        "next_cycle": share(ms, limit),
-        "within": share(ms, limit + LEEWAY_MS),
+        "next_period": share(machine, period_ms),
+        "within": share(machine, period_ms + LEEWAY_MS),
     }
 
 
@@ -220,21 +242,26 @@ def end_to_end(strums: int) -> dict[str, object]:
     """Every period without and with a neighbour that keeps all cores busy."""
     if reason := rig.missing():
         raise UserError(f"no delay can be measured, because {reason}; --strums 0 measures the stages alone")
-    played = piece(strums)
     rows: list[dict[str, Any]] = []
     with tempfile.TemporaryDirectory() as folder:
-        song = Path(folder) / "strums.wav"
-        soundfile.write(song, played.samples, played.rate, subtype="FLOAT")
+        songs = []
+        for first in range(0, strums, PIECE_STRUMS):
+            played = piece(min(PIECE_STRUMS, strums - first), seed=first)
+            songs.append((Path(folder) / f"{first}.wav", played))
+            soundfile.write(songs[-1][0], played.samples, played.rate, subtype="FLOAT")
         for period in PERIODS:
             for neighbour in NEIGHBOURS:
                 row: dict[str, Any] = {"period": period, "neighbour": neighbour, "load": load_average()}
-                try:
-                    row |= delays(perform(song, played.rate, period, neighbour), period, played)
-                except AssertionError as error:
-                    row["failed"] = str(error)[:200]
+                found, failed = [], []
+                for song, played in songs:
+                    try:
+                        found.append(delays(perform(song, played.rate, period, neighbour), period, played))
+                    except AssertionError as error:  # a program that died, or a server that came to a stop
+                        failed.append(str(error)[:200])
+                row |= {**summary(found, 1000 * period / RATE), "failed": failed}
                 print(json.dumps(row), file=sys.stderr, flush=True)
                 rows.append(row)
-    return {"rate": played.rate, "strum_s": STRUM_SECONDS, "runs": rows}
+    return {"rate": RATE, "strum_s": STRUM_SECONDS, "runs": rows}
 
 
 def latency(engine_folder: Path | None, hops: int, strums: int) -> dict[str, object]:

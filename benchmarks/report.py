@@ -376,11 +376,8 @@ def end_to_end() -> str:
     rows = []
     for run in measured["runs"]:
         head = [f"{run['period']}", run["neighbour"]]
-        if "failed" in run:
-            rows.append([*head, "failed", *["-"] * 10])
-            continue
         cells = [number((run[part] or {}).get(key), 1) for part, key in DELAYS]
-        shares = [number(run[key], 3) for key in ("next_cycle", "within")]
+        shares = [number(run[key], 3) for key in ("next_period", "within")]
         rows.append([*head, number(run["period_ms"], 1), f"{run['events']} ({run['lost']})", *cells, *shares])
         rows[-1].append(number(run["load"], 1))
     head = ["period", "neighbour", "ms", "events (lost)", *(f"{part.split('_')[0]} {key}" for part, key in DELAYS)]
