@@ -147,7 +147,7 @@ def paired(lines: Sequence[str], midi: Sequence[tuple[int, bytes]]) -> list[tupl
 def aligned(lines: Sequence[str], pairs: Sequence[tuple[int, int]], first: int, period: int, played: Piece) -> Aligned:
     """Where the session's stream began, going by what it told and when; see above."""
     began = min((frame - json.loads(lines[number])["time"] * played.rate for number, frame in pairs), default=first)
-    least = math.ceil((first - began) / period - 1e-6)
+    least = max(0, math.ceil((first - began) / period - 1e-6))
     most = least + max(SLACK, math.ceil(LATEST_SECONDS * played.rate / period))
     best = Aligned(0, [])
     for periods in (*range(least, most), *range(least - 1, max(-1, least - SLACK), -1)):
