@@ -63,8 +63,12 @@ _read: set[str] = set()  # results that the table being made has asked for
 
 
 def result(name: str) -> dict[str, Any]:
-    """A result file; UserError where it is missing."""
+    """A result file whose figures a table shows; UserError where it is missing."""
     _read.add(name)
+    return _load(name)
+
+
+def _load(name: str) -> dict[str, Any]:
     path = RESULTS / f"{name}.json"
     try:
         loaded: dict[str, Any] = json.loads(path.read_text())
@@ -87,7 +91,7 @@ def changed_since(commit: str, paths: tuple[str, ...], root: Path = ROOT) -> boo
 @lru_cache
 def outdated(name: str) -> bool:
     """Whether a result says less than it seems: its code has changed since, or had changes not committed."""
-    measured = result(name).get("conditions")
+    measured = _load(name).get("conditions")
     if measured is None:  # measured elsewhere, as its note says
         return False
     return bool(measured["modified"]) or changed_since(measured["commit"], MEASURED[name.split("-")[0]])
@@ -269,7 +273,7 @@ def keys() -> str:
     means = [row["scores"]["mean7"] for row in rows if "scores" in row]
     if not means:
         return made
-    return made + f"\nFrom the worst key to the best, {measured['charts']} charts: {max(means) - min(means):.3f}.\n"
+    return made + f"\nFrom the worst key to the best: {max(means) - min(means):.3f} (charts: {measured['charts']}).\n"
 
 
 def no_music() -> str:
@@ -285,7 +289,7 @@ def redo() -> str:
     """The commands that make every result, in order, and how long each took."""
     rows = []
     for name, command in COMMANDS.items():
-        took = result(name)["conditions"].get("took_s")
+        took = _load(name)["conditions"].get("took_s")
         rows.append([name, f"`{command}`", "-" if took is None else f"{took / 60:.1f}"])
     return table(["result", "python -m benchmarks", "minutes"], rows)
 
