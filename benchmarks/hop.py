@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import os
 import socket
+import sys
 import time
 from collections.abc import Callable
 from itertools import count
@@ -149,10 +150,13 @@ def _sending(hops: int) -> dict[str, Timings]:
         text = TextOutput(nowhere, "jsonl")
         parts["write JSON"] = timings(lambda i: text.send(CHANGES[i % 4]), hops)
     if rig.missing() is None:
-        with rig.JackServer(RATE, PERIOD, rig.LIVE) as server, mock.patch.dict(os.environ, server.env):
-            port = MidiOutput(prefer="JACK")
-            try:
-                parts["send MIDI"] = timings(lambda i: port.send(CHANGES[i % 4]), min(hops, SENT), PAUSE_SECONDS)
-            finally:
-                port.close()
+        try:
+            with rig.JackServer(RATE, PERIOD, rig.LIVE) as server, mock.patch.dict(os.environ, server.env):
+                port = MidiOutput(prefer="JACK")
+                try:
+                    parts["send MIDI"] = timings(lambda i: port.send(CHANGES[i % 4]), min(hops, SENT), PAUSE_SECONDS)
+                finally:
+                    port.close()
+        except AssertionError as error:  # all else is measured by now
+            print(f"sending MIDI is not measured: {error}", file=sys.stderr)
     return parts
