@@ -186,6 +186,11 @@ class JackServer:
         """Start the server, also again after `kill`."""
         self.env = environment(JACK_DEFAULT_SERVER=self.name)
         driver = ("-d", "dummy", "-r", str(self.rate), "-p", str(self.period))
+        if (
+            "not running"
+            not in subprocess.run(["jack_wait", "-c"], env=self.env, capture_output=True, text=True).stdout
+        ):
+            raise AssertionError(f"another {self.name} is running, which no test owns any more")
         for _ in range(3):  # a server that was killed leaves shared memory on which the next start may stumble
             self.server = Program(["jackd", "-n", self.name, *self._options, *driver], self.env)
             ready = subprocess.run(["jack_wait", "-w", "-t", "5"], env=self.env, capture_output=True, check=False)
