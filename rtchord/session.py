@@ -107,15 +107,14 @@ class _StopSignals:
             raise _Stop
 
     def check(self) -> None:
-        if self._asked:
+        if self._asked or self.fault is not None:
             raise _Stop
 
     def fail(self, arguments: threading.ExceptHookArgs) -> None:
         """An exception that ended another thread ends the session too, from the main thread; see `fault`."""
         if self.fault is None and arguments.exc_type is not SystemExit:
             self.fault = arguments.exc_value
-            _thread.interrupt_main(signal.SIGTERM)
-            self._asked = True
+            _thread.interrupt_main(signal.SIGTERM)  # nothing where that is ignored: `check` sees it too
 
     def ignore(self) -> None:
         """From here on nothing interrupts."""
@@ -170,7 +169,7 @@ def listen(settings: Settings) -> int:
         finally:
             gone = stage.close()
         if not gone:
-            os._exit(code)
+            os._exit(code if signals.fault is None else 1)
         if signals.fault is not None:
             raise signals.fault
     return code
