@@ -277,7 +277,13 @@ def held_notes(messages: Sequence[tuple[int, bytes]]) -> list[tuple[int, tuple[i
 def _client(name: str) -> Any:
     import jack
 
-    return jack.Client(name, no_start_server=True, use_exact_name=True)
+    for attempts_left in reversed(range(5)):
+        try:
+            return jack.Client(name, no_start_server=True, use_exact_name=True)
+        except jack.JackOpenError:  # on a busy machine the server may answer too late
+            if not attempts_left:
+                raise
+            time.sleep(0.5)
 
 
 def _tell(**row: object) -> None:
