@@ -25,6 +25,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Iterator, Sequence
+from functools import lru_cache
 from itertools import takewhile
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -36,9 +37,11 @@ from numpy.typing import NDArray
 
 from benchmarks.hop import QUANTILES, RATE, hop_cost
 from benchmarks.results import load_average
+from rtchord import engine as engines
 from rtchord.audio.files import read_mono
 from rtchord.chords import Chord
 from rtchord.decoder import FAMILY
+from rtchord.engine import Engine
 from rtchord.errors import UserError
 from rtchord.events import ChordEvent
 from rtchord.names import Naming
@@ -120,9 +123,16 @@ def piece(strums: int, seed: int = 0) -> Piece:
     return Piece(np.concatenate((*parts, silence)), rate, list(zip(times, chords[1:], strict=True)))
 
 
+@lru_cache
+def _engine() -> Engine:
+    """One for all, as most of what is heard is heard for a moment only."""
+    return engines.load()
+
+
 def heard_after(silence: int, played: Piece) -> Iterator[ChordEvent]:
     """Events of so many frames of silence, the piece, and silence again, named as a session names them."""
-    recognizer, naming = Recognizer(played.rate), Naming(NameSettings())
+    recognizer, naming = Recognizer(played.rate, _engine()), Naming(NameSettings())
+    recognizer.reset()
     stream = np.concatenate((np.zeros(silence, np.float32), played.samples, np.zeros(played.rate, np.float32)))
     for start in range(0, stream.size, BLOCK):
         yield from filter(None, map(naming.push, recognizer.push(stream[start : start + BLOCK])))
