@@ -11,7 +11,8 @@ from rtchord.decoder import PRESETS
 RESULTS = Path(__file__).parent / "results"
 OWN, TUNED, HELD_OUT = "charts", ("pop", "strum"), ("songs", "guitars12")
 
-# name: arguments of `python -m benchmarks`; DATA is the folder of the sets, RUNS that of training.
+# name: arguments of `python -m benchmarks` (after `engines`, of `python -m engines`). DATA is the folder of the sets,
+# RUNS that of training.
 COMMANDS: dict[str, str] = {
     **{f"online-{s}-{p}": f"online DATA/{s} --latency {p}" for s in (*TUNED, OWN) for p in PRESETS},
     **{f"online-{s}-balanced": f"online DATA/{s}" for s in HELD_OUT},
@@ -21,11 +22,15 @@ COMMANDS: dict[str, str] = {
         for stage in ("stage1", "stage2")
     },
     **{f"offline-{s}": f"offline DATA/{s}" for s in TUNED},
+    **{f"int8-{s}": f"online DATA/{s} --engine RUNS/int8" for s in TUNED},
     "curve": f"curve DATA/pop DATA/strum DATA/{OWN}",
     "robustness": "robustness DATA/pop DATA/strum",
     "peers-pop": "peers DATA/pop --songs 10 --seconds 15",
     "peers-strum": "peers DATA/strum --songs 12 --seconds 15",
     "peers-charts": f"peers DATA/{OWN} --songs 12 --seconds 15",
+    "engines": "engines bench",
+    "gate": "gate",
+    "capture": "capture",
     "latency": "latency",
     "throughput": "throughput DATA/pop",
     "start": "start",
@@ -56,8 +61,7 @@ def redo(data: Path, runs: Path, only: list[str] | None, results: Path = RESULTS
         print(f"{name}: {command}", file=sys.stderr)
         # A process of its own, so that no measurement finds what another left behind.
         output = results / f"{name}.json"
-        done = subprocess.run(
-            [sys.executable, "-m", "benchmarks", *given, "--output", str(output)], stdout=subprocess.DEVNULL
-        )
+        program = given if given[0] == "engines" else ["benchmarks", *given]
+        done = subprocess.run([sys.executable, "-m", *program, "--output", str(output)], stdout=subprocess.DEVNULL)
         whole = whole and done.returncode == 0
     return 0 if whole else 1

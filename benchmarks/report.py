@@ -48,6 +48,11 @@ SESSION = ("rtchord/audio", "rtchord/outputs", "rtchord/session.py")
 MEASURED: dict[str, tuple[str, ...]] = {
     "online": (*LIVE, "benchmarks/score.py"),
     "offline": (*LIVE, "benchmarks/score.py"),
+    "int8": (*LIVE, "benchmarks/score.py", "engines/build.py"),
+    "engines": (*LIVE, "engines"),
+    "capture": ("rtchord/audio", "benchmarks/capture.py"),
+    "soak": ("rtchord", "benchmarks/soak.py"),
+    "gate": (*LIVE, "benchmarks/gate.py"),
     "stages": (*CQT, "rtchord/decoder.py", "benchmarks/score.py"),
     "curve": (*LIVE, "benchmarks/score.py", "benchmarks/curve.py"),
     "robustness": (*LIVE, "benchmarks/score.py", "benchmarks/robustness.py", "benchmarks/charts.py"),

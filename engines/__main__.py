@@ -8,6 +8,7 @@ from __future__ import annotations
 import argparse
 import json
 import sys
+import time
 from pathlib import Path
 
 from rtchord.engine import BACKENDS, backend_class, own_folder, read_manifest, sha256
@@ -155,11 +156,12 @@ def main(argv: list[str] | None = None) -> int:
         elif args.command == "bench":
             from engines.bench import bench, table
 
+            start = time.perf_counter()
             result = bench(args.checkpoint, args.engine, args.steps)
             if args.output:
                 from benchmarks.results import write
 
-                write(args.output, result)
+                write(args.output, result, time.perf_counter() - start)
             print(json.dumps(result, indent=1) if args.json else table(result))
         else:
             from engines.describe import describe
