@@ -31,6 +31,7 @@ COMMANDS: dict[str, str] = {
     "engines": "engines bench",
     "gate": "gate",
     "capture": "capture",
+    "soak": "soak",
     "latency": "latency",
     "throughput": "throughput DATA/pop",
     "start": "start",

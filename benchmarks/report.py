@@ -560,7 +560,16 @@ def int8() -> str:
     return table(["set (songs)", *(f"{key}, {kind}" for key in keys for kind in ("fp32", "int8"))], rows)
 
 
+def capture() -> str:
+    """Samples lost by each way to capture."""
+    measured = result("capture")
+    rows = [[name, *(f"{count:,}".replace(",", " ") for count in lost)] for name, lost in measured["lost"].items()]
+    samples = measured["runs"][0]["samples"]
+    return table([f"samples lost of {samples}, at a period of", "64", "128", "256", "512"], rows)
+
+
 TABLES: dict[str, Callable[[], str]] = {
+    "capture": capture,
     "online": online, "presets": presets, "latencies": latencies, "heldout": heldout, "qualities": qualities,
     "stages": stages, "offline": offline, "hop": hop, "resampling": resampling,
     "end_to_end": end_to_end, "throughput": throughput, "start": start,
