@@ -50,7 +50,7 @@ if TYPE_CHECKING:
 
 Float32 = NDArray[np.float32]
 
-SWITCH_SECONDS = 0.0005  # between turns of threads: beside a busy one the recognizer is twice as fast as with 0.005
+SWITCH_SECONDS = 0.0005  # between turns of threads, so that a busy one holds the recognizer up for less than with 0.005
 STATUS_SECONDS = 0.1
 SILENT_SECONDS = 5.0  # of zeros, which no cable gives that is plugged in
 REVIVE_SECONDS = (1.0, 2.0, 4.0, 8.0)  # between attempts to open a port again that has died; the last is repeated
