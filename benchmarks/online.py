@@ -80,9 +80,9 @@ def hear(samples: Float32, rate: int, engine: Engine) -> Heard:
     return Heard(*posteriors(samples, rate, engine))
 
 
-def decode(heard: Heard, settings: DecoderSettings) -> Events:
-    """(time s, label) of every event, as `Recognizer.push` gives them."""
-    decoder, events = Decoder(settings), Events()
+def decode(heard: Heard, settings: DecoderSettings, hold: int = 0) -> Events:
+    """(time s, label) of every event, as `Recognizer.push` gives them; `hold`: frames for which a chord is shown."""
+    decoder, events = Decoder(settings, hold=hold), Events()
     for number, (classes, bass, time) in enumerate(zip(*heard, strict=True)):
         decision = decoder.push(number, classes, bass)
         if decision is not None:

@@ -11,7 +11,7 @@ from rtchord.decoder import PRESETS
 RESULTS = Path(__file__).parent / "results"
 OWN, TUNED, HELD_OUT = "charts", ("pop", "strum"), ("songs", "guitars12")
 
-# name: arguments of `python -m benchmarks` (after `engines`, of `python -m engines`). DATA is the folder of the sets,
+# name: arguments of `python -m benchmarks`. DATA is the folder of the sets,
 # RUNS that of training.
 COMMANDS: dict[str, str] = {
     **{f"online-{s}-{p}": f"online DATA/{s} --latency {p}" for s in (*TUNED, OWN) for p in PRESETS},
@@ -28,7 +28,7 @@ COMMANDS: dict[str, str] = {
     "peers-pop": "peers DATA/pop --songs 10 --seconds 15",
     "peers-strum": "peers DATA/strum --songs 12 --seconds 15",
     "peers-charts": f"peers DATA/{OWN} --songs 12 --seconds 15",
-    "engines": "engines bench",
+    "engines": "engines",
     "gate": "gate",
     "capture": "capture",
     "soak": "soak",
@@ -62,7 +62,7 @@ def redo(data: Path, runs: Path, only: list[str] | None, results: Path = RESULTS
         print(f"{name}: {command}", file=sys.stderr)
         # A process of its own, so that no measurement finds what another left behind.
         output = results / f"{name}.json"
-        program = given if given[0] == "engines" else ["benchmarks", *given]
-        done = subprocess.run([sys.executable, "-m", *program, "--output", str(output)], stdout=subprocess.DEVNULL)
+        command_line = [sys.executable, "-m", "benchmarks", *given, "--output", str(output)]
+        done = subprocess.run(command_line, stdout=subprocess.DEVNULL)
         whole = whole and done.returncode == 0
     return 0 if whole else 1

@@ -8,7 +8,6 @@ from __future__ import annotations
 import argparse
 import json
 import sys
-import time
 from pathlib import Path
 
 from rtchord.engine import BACKENDS, backend_class, own_folder, read_manifest, sha256
@@ -65,9 +64,7 @@ def parser() -> argparse.ArgumentParser:
     bench = commands.add_parser("bench", help="time, memory and start of every engine that is there, on one core")
     bench.add_argument("--steps", type=int, default=5000, help="of each kind (default: %(default)s)")
     bench.add_argument("--engine", type=Path, action="append", default=[], help="a folder to measure too")
-    bench.add_argument("--checkpoint", type=Path, default=STUDENTS / "2e1d-live-1.safetensors", help=argparse.SUPPRESS)
     bench.add_argument("--json", action="store_true", help="print the whole result as JSON")
-    bench.add_argument("--output", type=Path, help="also write it here, with machine, versions and commit")
     describe = commands.add_parser("describe", help="write measured delay and scores into an engine's manifest")
     describe.add_argument("engine", type=Path, help="engine folder")
     describe.add_argument("--delay", type=float, help="s the posteriors lag the sound")
@@ -154,14 +151,9 @@ def main(argv: list[str] | None = None) -> int:
         elif args.command == "list":
             print(_list())
         elif args.command == "bench":
-            from engines.bench import bench, table
+            from engines.bench import SHIPPED, bench, table
 
-            start = time.perf_counter()
-            result = bench(args.checkpoint, args.engine, args.steps)
-            if args.output:
-                from benchmarks.results import write
-
-                write(args.output, result, time.perf_counter() - start)
+            result = bench(SHIPPED, args.engine, args.steps)
             print(json.dumps(result, indent=1) if args.json else table(result))
         else:
             from engines.describe import describe

@@ -25,7 +25,7 @@ import signal
 import sys
 import threading
 import time
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from dataclasses import replace
 from statistics import median
 from types import FrameType
@@ -55,6 +55,7 @@ STATUS_SECONDS = 0.1
 SILENT_SECONDS = 5.0  # of zeros, which no cable gives that is plugged in
 REVIVE_SECONDS = (1.0, 2.0, 4.0, 8.0)  # between attempts to open a port again that has died; the last is repeated
 CLOSE_SECONDS = 1.0  # for the ports and for stdout
+PRIORITY = 1  # of real-time programs: before all that is not, after every audio driver
 LAST_RESORT_SECONDS = 2.8  # after which even a locked interpreter is ended
 SLOW_START_SECONDS = 1.0
 STOP_SIGNALS = ("SIGINT", "SIGTERM", "SIGHUP", "SIGBREAK")  # those the platform has
@@ -203,12 +204,30 @@ def _listen(settings: Settings, signals: _StopSignals, stage: _Stage) -> bool:
     targets = ", ".join(output.name for output in stage.outputs)
     say(f"listening to {source.name}, {source.rate} Hz; {why}; sending to {targets}")
     try:
-        return performance.run(signals)
+        with contextlib.nullcontext() if wanted.file is not None else _first():
+            return performance.run(signals)
     finally:
         if source.dropped:
             say(f"{source.dropped:.1f} s of audio came faster than this machine could follow and were dropped")
         if source.overflows:
             say(f"the audio driver reported {source.overflows} input overflows")
+
+
+@contextlib.contextmanager
+def _first() -> Iterator[None]:
+    """Let no ordinary program make a chord late, where the system lets us (Linux, as audio servers are let).
+
+    For this thread alone: what it starts meanwhile, as a new process for a lost input, is an ordinary program.
+    """
+    try:
+        os.sched_setscheduler(0, os.SCHED_RR | os.SCHED_RESET_ON_FORK, os.sched_param(PRIORITY))
+    except (AttributeError, OSError):
+        yield
+        return
+    try:
+        yield
+    finally:  # an ordinary thread may still not fork a real-time one
+        os.sched_setscheduler(0, os.SCHED_OTHER | os.SCHED_RESET_ON_FORK, os.sched_param(0))
 
 
 class _Performance:

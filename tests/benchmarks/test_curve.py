@@ -5,7 +5,20 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from benchmarks.curve import COUNTS, FACTORS, LIVE, LOOKAHEADS, OFFLINE, ahead, counted, curve, picture, scaled, source
+from benchmarks.curve import (
+    COUNTS,
+    FACTORS,
+    HOLDS,
+    LIVE,
+    LOOKAHEADS,
+    OFFLINE,
+    ahead,
+    counted,
+    curve,
+    picture,
+    scaled,
+    source,
+)
 from benchmarks.online import Heard, decode, events_of, hear
 from rtchord import engine as engines
 from rtchord.audio.files import read_mono
@@ -26,6 +39,13 @@ def test_decoding_what_was_heard_is_the_live_path(demo: Heard, settings) -> None
     live = events_of(DATA / "demo.ogg", None, settings)
     assert len(live) > 5
     assert decode(demo, settings) == live
+
+
+def test_a_hold_shows_every_chord_for_so_long(demo: Heard) -> None:
+    events = decode(demo, PRESETS["fast"], hold=100)
+    gaps = np.diff([time for time, _ in events])[1:]  # the N before the first chord is held by nothing
+    assert 1 < len(events) < len(decode(demo, PRESETS["fast"]))
+    assert gaps.min() >= 100 * 512 / 22_050 - 1e-6
 
 
 def test_a_factor_of_one_is_the_balanced_preset() -> None:
@@ -68,7 +88,7 @@ def test_the_curve_of_the_demo_and_its_picture(tmp_path: Path, monkeypatch: pyte
     monkeypatch.setattr("benchmarks.curve.hear", lambda *_: demo)
     result = curve([DATA], None)
     points = result["sets"]["data"]
-    assert len(points) == len(PRESETS) + len(FACTORS) + len(COUNTS) + len(LOOKAHEADS)
+    assert len(points) == len(PRESETS) + len(FACTORS) + len(HOLDS) + len(COUNTS) + len(LOOKAHEADS)
     by = {(point["sweep"], point["at"]): point for point in points}
     assert by["threshold", 1.0]["mean7"] == by["preset", "balanced"]["mean7"]
     assert by["lookahead", 16]["lat_med"] > by["preset", "balanced"]["lat_med"]
