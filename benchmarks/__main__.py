@@ -294,7 +294,7 @@ def main(argv: list[str] | None = None) -> int:
     with told_in_a_sentence("benchmarks"):
         if "run" in args:
             return int(args.run(args))
-        from benchmarks.results import write
+        from train.results import write
 
         start = time.perf_counter()
         result, table = args.measure(args)

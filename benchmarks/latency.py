@@ -36,7 +36,6 @@ import soxr
 from numpy.typing import NDArray
 
 from benchmarks.hop import QUANTILES, RATE, hop_cost
-from benchmarks.results import load_average
 from rtchord import engine as engines
 from rtchord.audio.files import read_mono
 from rtchord.chords import Chord
@@ -50,6 +49,7 @@ from rtchord.recognizer import Recognizer
 from rtchord.settings import NameSettings
 from tests import rig
 from train.labels import parse, read_lab
+from train.results import load_average
 
 Float32 = NDArray[np.float32]
 

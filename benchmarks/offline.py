@@ -9,10 +9,10 @@ import numpy as np
 from tqdm import tqdm
 
 from benchmarks.online import read_reference, songs_in
-from benchmarks.score import SEVEN, score_song, summarize
 from rtchord import engine as engines
 from rtchord.audio.files import read_mono
 from rtchord.recognizer import posteriors, segment
+from train.score import SEVEN, score_song, summarize
 
 DELAYS = tuple(round(0.02 * i, 2) for i in range(9))  # s
 

@@ -15,7 +15,6 @@ import numpy as np
 from numpy.typing import NDArray
 from tqdm import tqdm
 
-from benchmarks.score import SongScore, intervals, latency_by_metric, per_quality, score_song, summarize
 from rtchord.audio.files import AudioFile
 from rtchord.chords import NO_CHORD
 from rtchord.decoder import Decoder, DecoderSettings
@@ -24,6 +23,7 @@ from rtchord.errors import UserError
 from rtchord.recognizer import Recognizer, posteriors
 from train.label import AUDIO
 from train.labels import read_lab
+from train.score import SongScore, intervals, latency_by_metric, per_quality, score_song, summarize
 
 BLOCK = 1024  # frames a push; events do not depend on it
 

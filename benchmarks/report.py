@@ -22,10 +22,10 @@ from typing import Any
 
 from benchmarks import curve as curves
 from benchmarks.redo import COMMANDS, HELD_OUT, OWN, RESULTS, TUNED
-from benchmarks.score import INVERTED, SEVEN, SHARES, TIMED
 from rtchord.chords import QUALITIES
 from rtchord.decoder import PRESETS
 from rtchord.errors import UserError
+from train.score import INVERTED, SEVEN, SHARES, TIMED
 
 ROOT = Path(__file__).parents[1]
 DOCUMENTS = (
@@ -46,17 +46,17 @@ CQT = ("rtchord/cqt", "rtchord/audio/resample.py")
 LIVE = (*CQT, *(f"rtchord/{name}" for name in ("chords.py", "decoder.py", "engine", "engines", "recognizer.py")))
 SESSION = ("rtchord/audio", "rtchord/outputs", "rtchord/session.py")
 MEASURED: dict[str, tuple[str, ...]] = {
-    "online": (*LIVE, "benchmarks/score.py"),
-    "offline": (*LIVE, "benchmarks/score.py"),
-    "int8": (*LIVE, "benchmarks/score.py", "engines/build.py"),
+    "online": (*LIVE, "train/score.py"),
+    "offline": (*LIVE, "train/score.py"),
+    "int8": (*LIVE, "train/score.py", "engines/build.py"),
     "engines": (*LIVE, "engines"),
     "capture": ("rtchord/audio", "benchmarks/capture.py"),
     "soak": ("rtchord", "benchmarks/soak.py"),
     "gate": (*LIVE, "benchmarks/gate.py"),
-    "stages": (*CQT, "rtchord/decoder.py", "benchmarks/score.py"),
-    "curve": (*LIVE, "benchmarks/score.py", "benchmarks/curve.py"),
-    "robustness": (*LIVE, "benchmarks/score.py", "benchmarks/robustness.py", "benchmarks/charts.py"),
-    "peers": (*LIVE, "benchmarks/score.py", "benchmarks/peers.py"),
+    "stages": (*CQT, "rtchord/decoder.py", "train/score.py"),
+    "curve": (*LIVE, "train/score.py", "benchmarks/curve.py"),
+    "robustness": (*LIVE, "train/score.py", "benchmarks/robustness.py", "benchmarks/charts.py"),
+    "peers": (*LIVE, "train/score.py", "benchmarks/peers.py"),
     "latency": (*LIVE, *SESSION, "benchmarks/hop.py", "benchmarks/latency.py"),
     "throughput": (*LIVE, "train/label.py", "train/teacher.py", "benchmarks/throughput.py"),
     "start": ("rtchord", "pyproject.toml", "benchmarks/start.py"),

@@ -28,13 +28,13 @@ from tqdm import tqdm
 
 from benchmarks import charts
 from benchmarks.online import Reference, decode, hear, read_reference, songs_in, spread
-from benchmarks.score import SongScore, difference, score_song, shown, summarize
 from rtchord import engine as engines
 from rtchord.audio.files import read_mono
 from rtchord.decoder import PRESETS
 from rtchord.engine import Engine
 from rtchord.errors import UserError
 from train.render import Piece, add_drums, play
+from train.score import SongScore, difference, score_song, shown, summarize
 
 Float32 = NDArray[np.float32]
 Rng = np.random.Generator

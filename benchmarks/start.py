@@ -22,9 +22,9 @@ from pathlib import Path
 import numpy as np
 
 from benchmarks.latency import DEMO
-from benchmarks.results import load_average
 from benchmarks.soak import resident
 from rtchord.errors import UserError
+from train.results import load_average
 
 ROOT = Path(__file__).parents[1]
 LISTENING = "listening to"

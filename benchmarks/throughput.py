@@ -22,13 +22,13 @@ from tqdm import tqdm
 
 from benchmarks.hop import RATE
 from benchmarks.latency import DEMO
-from benchmarks.results import load_average
 from rtchord import engine as engines
 from rtchord.audio.files import read_mono
 from rtchord.errors import UserError
 from rtchord.recognizer import Recognizer
 from tests import rig
 from train.label import AUDIO
+from train.results import load_average
 
 MOST_STREAMS = 512
 LATE = 0.01  # share of the rounds that may end late

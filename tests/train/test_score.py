@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from benchmarks.score import (
+from train.score import (
     SHARES,
     difference,
     intervals,
