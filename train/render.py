@@ -1,10 +1,11 @@
-"""Symbolic music to labelled training tracks: arrange, play with fluidsynth, add a room and noise, extract features.
+"""Symbolic music to labelled training tracks: arrange, play with fluidsynth, disturb (`train.effects`), write shards.
 
-Two sources:
+The sources:
 * `pop`: POP909 songs (melody, bridge, piano) with their true chords, re-orchestrated and transposed;
+* `billboard`, `sheets`: charts of real songs (`train.charts`), arranged for a band;
 * `charts`: progressions of our own sampler, strummed or struck, over all qualities, roots and inversions;
-* `rests`: what has no chord: noise of every colour and loudness, drums alone.
-Each track is a function of (source, seed): the same seed gives the same track.
+* `rests`: what has no chord: noise of every colour and loudness, drums alone, talk.
+Each track is a function of (key, seed): the same seed gives the same track.
 """
 
 from __future__ import annotations
@@ -27,14 +28,17 @@ import soundfile
 import soxr
 from tqdm import tqdm
 
-from rtchord.chords import NO_CHORD, Chord, N, class_index, pitch_classes, transpose
+from rtchord.chords import NO_CHORD, QUALITIES, Chord, N, class_index, pitch_classes, transpose
 from rtchord.cqt import Features, FrameStream
 from rtchord.errors import UserError
 from train import store, strings
 from train.charts import Chart, find, read_billboard, read_lead_sheets
-from train.labels import Segment, at_times, read_lab
+from train.effects import EFFECTS, Effects, add_codec, add_noise, add_room, add_speech, draw_cents
+from train.labels import Segment, read_lab
 
 Float32 = np.typing.NDArray[np.float32]
+
+RATE = 22_050  # Hz; that of every feature definition
 
 SOUNDFONTS = (
     Path("/usr/share/sounds/sf2/FluidR3_GM.sf2"),
@@ -52,11 +56,10 @@ KITS = (0, 0, 0, 8, 16, 24, 25, 32, 40)  # programs of the drum channel
 TOMS_AND_MORE = (41, 43, 45, 47, 48, 50, 49, 57, 39, 54, 56, 60, 61, 62, 63, 64, 69, 75, 76)  # keys of a drum kit
 OPEN_STRINGS = (40, 45, 50, 55, 59, 64)  # standard guitar tuning, MIDI notes
 
-# What is spoken where somebody talks: no language, so that no word is learnt.
-SYLLABLES = ("ba", "ke", "lin", "mo", "ra", "su", "ti", "ven", "wo", "za", "ste", "gra", "pli", "nor", "chu", "fa")
-VOICES = ("en", "de", "fr", "it", "es", "pl", "pt", "sv")
-
-# How often the chart sampler draws each quality: common chords often enough to be learnt as a performer plays them,
+TONES = {frozenset(quality.tones) for quality in QUALITIES}
+INVERTED = 0.2  # of the sampler's chords, where it is not even
+EVEN_CHARTS = 0.5  # of the sampled charts
+# How often the other charts draw each quality: common chords often enough to be learnt as a performer plays them,
 # rare ones far more often than in any corpus.
 QUALITY_WEIGHTS = {
     "maj": 0.26, "min": 0.22, "7": 0.09, "min7": 0.08, "maj7": 0.07, "sus4": 0.05, "sus2": 0.05, "dim": 0.03,
@@ -169,7 +172,7 @@ def add_bass(
             add(track, pitch + 7 * fifth, a, a + (b - a) * rng.uniform(0.6, 1.0), level + rng.normal(0, 6))
 
 
-# --- the two sources --------------------------------------------------------------------------------------------------
+# --- the sources ------------------------------------------------------------------------------------------------------
 
 
 def pop_piece(song: Path, rng: np.random.Generator) -> Piece:
@@ -216,13 +219,24 @@ def add_comping(
             play_chord(rng, track, notes, a, b, rng.uniform(0.0, 0.03))
 
 
+def inversions(index: int) -> list[int]:
+    """Basses of a class, root first, without those that make the root position of another class of it.
+
+    C:maj6/6 is A:min7, C:aug/3 is E:aug: there is nothing to hear by which they could be told apart.
+    """
+    tones = pitch_classes(index)
+    return [tones[0], *(bass for bass in tones[1:] if frozenset((t - bass) % 12 for t in tones) not in TONES)]
+
+
 def random_chord(rng: np.random.Generator, even: bool = False) -> Chord:
-    """Even over roots, by `QUALITY_WEIGHTS` over qualities unless `even`, a fifth of them inverted."""
+    """A chord, even over roots; if `even` also over qualities and inversions, else by QUALITY_WEIGHTS and INVERTED."""
     names = list(QUALITY_WEIGHTS)
     weights = np.ones(len(names)) if even else np.array(list(QUALITY_WEIGHTS.values()))
     index = class_index(int(rng.integers(12)), str(rng.choice(names, p=weights / weights.sum())))
-    tones = pitch_classes(index)
-    return Chord(index, int(rng.choice(tones[1:])) if rng.random() < 0.2 else tones[0])
+    basses = inversions(index)
+    if even:
+        return Chord(index, int(rng.choice(basses)))
+    return Chord(index, int(rng.choice(basses[1:])) if len(basses) > 1 and rng.random() < INVERTED else basses[0])
 
 
 def band_piece(chart: Chart, rng: np.random.Generator) -> Piece:
@@ -275,30 +289,33 @@ def rest_piece(rng: np.random.Generator, duration: float = 150.0) -> Piece:
     return Piece(midi, [(0.0, duration, NO_CHORD)], duration)
 
 
-def chart_piece(rng: np.random.Generator, duration: float = 150.0) -> Piece:
-    """A progression of sampled chords, played in one style: struck once, strummed in rhythm, or arpeggiated."""
-    midi = pretty_midi.PrettyMIDI()
-    guitar = rng.random() < 0.65
-    track = instrument(midi, rng.choice(GUITARS if guitar else PIANOS + PADS))
-    style = rng.choice(["once", "once", "rhythm", "rhythm", "arpeggio"])
+def progression(rng: np.random.Generator, duration: float, even: bool) -> list[Segment]:
+    """Sampled chords one after the other, with short pauses here and there, for at least `duration` s."""
     shortest, longest = sorted(rng.uniform(0.4, 3.0, 2))
-    damped = rng.random() < 0.7  # the old chord stops dead at the change, or rings into it
     small = rng.random() < 0.4  # a song's handful of chords, or anything
-    even = rng.random() < 0.5  # all qualities alike, or more of the common ones
     pool = [random_chord(rng, even) for _ in range(int(rng.integers(3, 7)))] if small else []
     segments: list[Segment] = [(0.0, float(rng.uniform(0.2, 1.5)), NO_CHORD)]
-    previous = NO_CHORD
     while segments[-1][1] < duration:
-        start = segments[-1][1]
+        _, start, previous = segments[-1]
         if previous != NO_CHORD and rng.random() < 0.03:
             chord = NO_CHORD
         else:
             chord = pool[int(rng.integers(len(pool)))] if small else random_chord(rng, even)
             if chord == previous:
                 continue
-        end = start + float(rng.uniform(shortest, longest))
-        segments.append((start, end, chord))
-        previous = chord
+        segments.append((start, start + float(rng.uniform(shortest, longest)), chord))
+    return segments
+
+
+def chart_piece(rng: np.random.Generator, duration: float = 150.0) -> Piece:
+    """A progression of sampled chords, played in one style: struck once, strummed in rhythm, or arpeggiated."""
+    midi = pretty_midi.PrettyMIDI()
+    guitar = rng.random() < 0.65
+    track = instrument(midi, rng.choice(GUITARS if guitar else PIANOS + PADS))
+    style = rng.choice(["once", "once", "rhythm", "rhythm", "arpeggio"])
+    damped = rng.random() < 0.7  # the old chord stops dead at the change, or rings into it
+    segments = progression(rng, duration, even=rng.random() < EVEN_CHARTS)
+    for start, end, chord in segments:
         if chord != NO_CHORD:
             notes = guitar_voicing(rng, chord) if guitar else block_voicing(rng, chord)
             off = end if damped else end + rng.uniform(0.0, 0.25)
@@ -363,104 +380,39 @@ def play(piece: Piece, rng: np.random.Generator, rate: int, soundfonts: Sequence
     return audio
 
 
-def add_noise(audio: Float32, rng: np.random.Generator, rate: int) -> Float32:
-    """Room noise (white to brown), mains hum, level and at times clipping. Silence becomes noise of any loudness."""
-    peak = float(np.abs(audio).max())
-    audio = audio / (peak or 1.0)
-    rms = float(np.sqrt(np.mean(audio**2)))
-    slope = rng.uniform(0.0, 1.0)  # 0 white, .5 pink, 1 brown
-    n = 1 << 17
-    spectrum = np.fft.rfft(rng.standard_normal(n)) / np.maximum(np.arange(n // 2 + 1), 20) ** slope
-    noise = np.fft.irfft(spectrum).astype(np.float32)
-    noise = np.tile(noise / noise.std(), audio.size // n + 1)[: audio.size]
-    if peak == 0:
-        rms = 10 ** (-rng.uniform(0, 30) / 20)
-        audio = audio + noise * rms
-    else:
-        audio = audio + noise * rms * 10 ** (-rng.uniform(15, 70) / 20)
-    if rng.random() < 0.2:
-        mains = rng.choice([50.0, 60.0])
-        t = np.arange(audio.size) / rate
-        hum = sum(np.sin(2 * np.pi * mains * k * t + rng.uniform(0, 6)) / k for k in (1, 2, 3))
-        audio = audio + hum * rms * 10 ** (-rng.uniform(20, 50) / 20)
-    audio = audio * 10 ** (-rng.uniform(0, 26) / 20)
-    if rng.random() < 0.1:
-        audio = np.clip(audio, -0.5 * np.abs(audio).max(), 0.5 * np.abs(audio).max())
-    return audio.astype(np.float32)
+def tune(piece: Piece, cents: float) -> None:
+    """Tune a piece by +-200 cents: MIDI's pitch wheel, whose reach is two semitones either way; drums stay."""
+    for track in piece.midi.instruments:
+        if not track.is_drum:
+            track.pitch_bends = [pretty_midi.PitchBend(round(cents / 200 * 8192), 0.0)]
 
 
-def add_speech(audio: Float32, rng: np.random.Generator, rate: int) -> Float32:
-    """Somebody talks over it, or where there is nothing else, one to three do. As it is without espeak-ng."""
-    program = shutil.which("espeak-ng")
-    if program is None:
-        return audio
-    silent = not audio.any()
-    talk = np.zeros_like(audio)
-    for _ in range(int(rng.integers(1, 4)) if silent else 1):
-        words = ["".join(rng.choice(list(SYLLABLES), int(rng.integers(1, 5)))) for _ in range(300)]
-        voice = f"{rng.choice(VOICES)}+{rng.choice(['m1', 'm3', 'm7', 'f1', 'f2', 'f4'])}"
-        command = [program, "--stdout", "-v", voice, "-s", str(int(rng.integers(110, 230)))]
-        command += ["-p", str(int(rng.integers(10, 90))), " ".join(words)]
-        spoken = subprocess.run(command, check=True, capture_output=True).stdout
-        with tempfile.NamedTemporaryFile(suffix=".wav") as file:
-            file.write(spoken)
-            file.flush()
-            samples, own = soundfile.read(file.name, dtype="float32")
-        part = soxr.resample(samples, own, rate)[: audio.size]
-        first = int(rng.integers(0, max(1, audio.size - part.size)))
-        talk[first : first + part.size] += part / np.abs(part).max()
-    level = 1.0 if silent else 10 ** (-rng.uniform(3, 15) / 20) * np.abs(audio).max()
-    return (audio + level * talk).astype(np.float32)
+def pluck(piece: Piece, rng: np.random.Generator, rate: int, cents: float) -> Float32:
+    """Mono float32 audio of a piece on strings of our own, without its drums."""
+    parts = [track for track in piece.midi.instruments if not track.is_drum]
+    notes = [(n.pitch, n.start, n.end, n.velocity / 127) for track in parts for n in track.notes]
+    return strings.play(notes, piece.duration, rng, rate, cents)
 
 
-def render(piece: Piece, rng: np.random.Generator, features: Features) -> store.Track:
-    """Features and hard targets of a piece."""
+def sound(piece: Piece, rng: np.random.Generator, effects: Effects = EFFECTS, rate: int = RATE) -> Float32:
+    """Mono float32 audio of a piece as a recognizer may hear it: tuned, with talk, room, noise, level and codec."""
+    cents = draw_cents(rng, effects)
     if piece.plucked:
-        notes = [
-            (n.pitch, n.start, n.end, n.velocity / 127)
-            for i in piece.midi.instruments
-            if not i.is_drum
-            for n in i.notes
-        ]
-        audio = strings.play(notes, piece.duration, rng, features.sample_rate)
+        audio = pluck(piece, rng, rate, cents)
     else:
-        audio = play(piece, rng, features.sample_rate)
-    if rng.random() < (0.4 if not piece.midi.instruments else 0.05):
-        audio = add_speech(audio, rng, features.sample_rate)
-    audio = add_noise(audio, rng, features.sample_rate)
-    stream = FrameStream(features.sample_rate, features)
-    frames = stream.push(audio)
-    times = np.array([stream.time_of(i) for i in range(len(frames))])
-    classes, basses = at_times(piece.segments, times)
-    return {"features": frames.astype(np.float16), "class_index": classes, "bass_index": basses}
+        tune(piece, cents)
+        audio = play(piece, rng, rate)
+    if rng.random() < (effects.talk if piece.midi.instruments else effects.talk_alone):
+        audio = add_speech(audio, rng, rate, effects)
+    if rng.random() < effects.room:
+        audio = add_room(audio, rng, rate, effects)
+    audio = add_noise(audio, rng, rate, effects)
+    return add_codec(audio, rng, rate) if rng.random() < effects.codec else audio
 
 
-def _generator(name: str, seed: int) -> np.random.Generator:
-    return np.random.default_rng([seed, *hashlib.sha256(name.encode()).digest()])
-
-
-def _piece(kind: str, source: Path | None, rng: np.random.Generator) -> Piece:
-    """The piece of a job."""
-    if source is None:
-        return rest_piece(rng) if kind == "rests" else chart_piece(rng)
-    if kind == "pop":
-        return pop_piece(source, rng)
-    if kind == "billboard":
-        return band_piece(read_billboard(source), rng)
-    sheets = read_lead_sheets(source, rng)
-    if not sheets:
-        raise UserError(f"{str(source)!r} has no chord symbols")
-    return band_piece(sheets[int(rng.integers(len(sheets)))], rng)
-
-
-def _work(job: tuple[str, Path | None, Path], seed: int, features: Features) -> str | None:
-    name, source, target = job
-    rng = _generator(name, seed)
-    try:
-        store.save(target, render(_piece(target.parent.name, source, rng), rng, features), features)
-    except UserError as error:
-        return str(error)
-    return None
+def generator(key: str, seed: int) -> np.random.Generator:
+    """The source of chance of one track."""
+    return np.random.default_rng([seed, *hashlib.sha256(key.encode()).digest()])
 
 
 def song_order(pop909: Path, exclude: set[str]) -> list[Path]:

@@ -37,12 +37,18 @@ def _string(out: Float32, burst: Float32, period: float, loss: float, bright: fl
         out[n] += line[i]
 
 
-def play(notes: list[tuple[int, float, float, float]], duration: float, rng: np.random.Generator, rate: int) -> Float32:
-    """Mono float32 audio of `notes` (MIDI pitch, start s, end s, velocity 0..1) on one random instrument."""
+def play(
+    notes: list[tuple[int, float, float, float]], duration: float, rng: np.random.Generator, rate: int,
+    cents: float = 0.0,
+) -> Float32:  # fmt: skip
+    """Mono float32 audio of `notes` (MIDI pitch, start s, end s, velocity 0..1) on one random instrument.
+
+    `cents`: tuning of the whole instrument.
+    """
     audio = np.zeros(int((duration + 1.0) * rate), np.float32)
     pick, bright = rng.uniform(0.06, 0.45), rng.uniform(0.55, 0.97)
     ring, detune = rng.uniform(1.0, 8.0), rng.uniform(0.0, 6.0)  # s to fall by 60 dB at 110 Hz; cents of mistuning
-    tuning = {pitch: rng.normal(0, detune / 2) for pitch in range(128)}
+    tuning = {pitch: cents + rng.normal(0, detune / 2) for pitch in range(128)}
     hardness = rng.uniform(0.15, 0.9)
     for pitch, start, end, velocity in notes:
         period = rate / (440.0 * 2 ** ((pitch - 69 + tuning[pitch] / 100) / 12))
