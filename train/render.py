@@ -11,34 +11,37 @@ Each track is a function of (key, seed): the same seed gives the same track.
 from __future__ import annotations
 
 import hashlib
-import multiprocessing
 import shutil
 import subprocess
-import sys
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from functools import partial
 from itertools import pairwise
 from pathlib import Path
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 import pretty_midi
 import soundfile
-import soxr
-from tqdm import tqdm
 
 from rtchord.chords import NO_CHORD, QUALITIES, Chord, N, class_index, pitch_classes, transpose
-from rtchord.cqt import Features, FrameStream
 from rtchord.errors import UserError
+from rtchord.outputs.text import lab_lines, replace_text
 from train import store, strings
 from train.charts import Chart, find, read_billboard, read_lead_sheets
 from train.effects import EFFECTS, Effects, add_codec, add_noise, add_room, add_speech, draw_cents
+from train.fill import Made, fill
+from train.label import Recipe, ordered, targets
 from train.labels import Segment, read_lab
+
+if TYPE_CHECKING:
+    from train.teachers import Embedder, Teacher
 
 Float32 = np.typing.NDArray[np.float32]
 
 RATE = 22_050  # Hz; that of every feature definition
+CHART_SECONDS = 150.0
+SHEET_SECONDS = 100.0  # that a tune lasts on average
 
 SOUNDFONTS = (
     Path("/usr/share/sounds/sf2/FluidR3_GM.sf2"),
@@ -281,7 +284,7 @@ def moved(chord: Chord, semitones: int) -> Chord:
     return Chord(transpose(chord.index, semitones), (chord.bass + semitones) % 12)
 
 
-def rest_piece(rng: np.random.Generator, duration: float = 150.0) -> Piece:
+def rest_piece(rng: np.random.Generator, duration: float = CHART_SECONDS) -> Piece:
     """Nothing that has a chord: noise alone, or drums alone."""
     midi = pretty_midi.PrettyMIDI()
     if rng.random() < 0.4:
@@ -307,7 +310,7 @@ def progression(rng: np.random.Generator, duration: float, even: bool) -> list[S
     return segments
 
 
-def chart_piece(rng: np.random.Generator, duration: float = 150.0) -> Piece:
+def chart_piece(rng: np.random.Generator, duration: float = CHART_SECONDS) -> Piece:
     """A progression of sampled chords, played in one style: struck once, strummed in rhythm, or arpeggiated."""
     midi = pretty_midi.PrettyMIDI()
     guitar = rng.random() < 0.65
@@ -351,14 +354,20 @@ def play_segment(
 # --- sound ----------------------------------------------------------------------------------------------------------
 
 
-def play(piece: Piece, rng: np.random.Generator, rate: int, soundfonts: Sequence[Path] = SOUNDFONTS) -> Float32:
-    """Mono float32 audio of a piece: fluidsynth with one of `soundfonts`, room and level at random."""
+def installed(soundfonts: Sequence[Path]) -> list[Path]:
+    """Those of `soundfonts` that are there; UserError where there is none, or no fluidsynth."""
     fonts = [font for font in soundfonts if font.exists()]
     if not shutil.which("fluidsynth") or not fonts:
         raise UserError(
             "rendering needs fluidsynth and a General MIDI soundfont: "
             "apt-get install fluidsynth fluid-soundfont-gm timgm6mb-soundfont fluidr3mono-gm-soundfont csound-soundfont"
         )
+    return fonts
+
+
+def play(piece: Piece, rng: np.random.Generator, rate: int, soundfonts: Sequence[Path] = SOUNDFONTS) -> Float32:
+    """Mono float32 audio of a piece: fluidsynth with one of `soundfonts`, room and level at random."""
+    fonts = installed(soundfonts)
     font = fonts[int(rng.integers(len(fonts)))]
     reverb = rng.random() < 0.7
     with tempfile.TemporaryDirectory() as folder:
@@ -410,11 +419,6 @@ def sound(piece: Piece, rng: np.random.Generator, effects: Effects = EFFECTS, ra
     return add_codec(audio, rng, rate) if rng.random() < effects.codec else audio
 
 
-def generator(key: str, seed: int) -> np.random.Generator:
-    """The source of chance of one track."""
-    return np.random.default_rng([seed, *hashlib.sha256(key.encode()).digest()])
-
-
 def song_order(pop909: Path, exclude: set[str]) -> list[Path]:
     """Songs of a POP909 folder without those excluded, in the fixed shuffled order in which they are rendered."""
     found = [p for p in pop909.glob("*.mid") if p.stem not in exclude]
@@ -428,41 +432,133 @@ def held_out(folder: Path | None) -> set[str]:
     return {path.stem for path in folder.glob("*.lab")} if folder else set()
 
 
-def render_folder(
-    target: Path, features: Features, *, pop909: Path | None = None, songs: int = 0, billboard: Path | None = None,
-    sheets: Path | None = None, charts: int = 0, rests: int = 0, exclude: Path | None = None, seed: int = 0,
-    workers: int = 1,
-) -> None:  # fmt: skip
-    """Render tracks into `target`; existing ones are kept (resume).
+def sheet_piece(source: Path, rng: np.random.Generator) -> Piece:
+    """One of the tunes of a file of lead sheets."""
+    sheets = read_lead_sheets(source, rng)
+    if not sheets:
+        raise UserError(f"{str(source)!r} has no chord symbols")
+    return band_piece(sheets[int(rng.integers(len(sheets)))], rng)
 
-    `songs` POP909 songs, every transcription under `billboard` and a tune of every lead sheet under `sheets`, `charts`
-    and `rests` of our own. Their order is shuffled but fixed: a run that is stopped early leaves a fair sample.
+
+class Source(NamedTuple):
+    """How a kind of job becomes a piece, and about how many s that will last. Both take the job's file, if it has one.
+
+    Only the second is asked for `--hours`, so it must be quick.
     """
-    jobs: list[tuple[str, Path | None, Path]] = []
+
+    piece: Callable[[Any, np.random.Generator], Piece]
+    seconds: Callable[[Any], float]
+
+
+SOURCES = {
+    "pop": Source(pop_piece, lambda song: read_lab(song.with_suffix(".lab"))[-1][1]),
+    "billboard": Source(
+        lambda path, rng: band_piece(read_billboard(path), rng), lambda path: read_billboard(path).segments[-1][1]
+    ),
+    "sheets": Source(sheet_piece, lambda _: SHEET_SECONDS),
+    "charts": Source(lambda _, rng: chart_piece(rng), lambda _: CHART_SECONDS),
+    "rests": Source(lambda _, rng: rest_piece(rng), lambda _: CHART_SECONDS),
+}
+
+
+@dataclass(frozen=True)
+class Job:
+    """A piece to be rendered; what becomes of it is a function of its key, which names the seed, and its file."""
+
+    key: str
+    kind: str
+    source: Path | None = None
+
+    @property
+    def seconds(self) -> float:
+        """About how long it will be; 0 where that cannot be read."""
+        try:
+            return SOURCES[self.kind].seconds(self.source)
+        except UserError:
+            return 0.0
+
+    def play(self) -> tuple[Float32, list[Segment]]:
+        """Its audio at RATE, and its chords."""
+        rng = np.random.default_rng([*hashlib.sha256(self.key.encode()).digest()])
+        piece = SOURCES[self.kind].piece(self.source, rng)
+        return sound(piece, rng), piece.segments
+
+
+def jobs_of(
+    pop909: Path | None, songs: int, billboard: Path | None, sheets: Path | None, charts: int, rests: int,
+    exclude: Path | None, seed: int,
+) -> list[Job]:  # fmt: skip
+    """`songs` POP909 songs, every transcription under `billboard`, a tune of every lead sheet under `sheets`, `charts`
+    and `rests` of our own."""
+    jobs = []
     if songs:
         if pop909 is None:
             raise UserError("--songs needs --pop909 FOLDER (with ID.mid, ID.lab and ID.beats)")
         found = song_order(pop909, held_out(exclude))
         for i in range(songs):  # past the end of the collection, songs come again in another arrangement
             song, take = found[i % len(found)], i // len(found)
-            jobs.append((f"pop-{song.stem}-{take}", song, target / "pop" / f"{song.stem}-{seed}-{take}.safetensors"))
-    for kind, found in (
-        ("billboard", find(billboard, "*.txt")),
-        ("sheets", find(sheets, "*.mxl", "*.musicxml", "*.abc")),
+            jobs.append(Job(store.key_of(f"pop/{song.stem}-{seed}-{take}"), "pop", song))
+    for kind, folder, patterns in (
+        ("billboard", billboard, ["*.txt"]),
+        ("sheets", sheets, ["*.mxl", "*.musicxml", "*.abc"]),
     ):
-        jobs += [(f"{kind}-{p.stem}", p, target / kind / f"{p.stem}-{seed}.safetensors") for p in found]
-    jobs += [(f"chart-{i}", None, target / "charts" / f"{i:05d}-{seed}.safetensors") for i in range(charts)]
-    jobs += [(f"rest-{i}", None, target / "rests" / f"{i:05d}-{seed}.safetensors") for i in range(rests)]
-    jobs.sort(key=lambda job: hashlib.sha256(job[0].encode()).digest())
-    todo = [job for job in jobs if not job[2].exists()]
-    with multiprocessing.get_context("spawn").Pool(workers) as pool:
-        results = pool.imap_unordered(partial(_work, seed=seed, features=features), todo)
-        problems = [
-            problem
-            for problem in tqdm(results, total=len(jobs), initial=len(jobs) - len(todo), unit="track", desc="render")
-            if problem
-        ]
-    for problem in problems[:10]:
-        print(problem, file=sys.stderr)
-    if problems:
-        raise UserError(f"{len(problems)} of {len(jobs)} tracks could not be rendered")
+        for path in find(folder, *patterns):
+            name = path.relative_to(folder or path).with_suffix("").as_posix()
+            jobs.append(Job(store.key_of(f"{kind}/{name}-{seed}"), kind, path))
+    for kind, count in (("charts", charts), ("rests", rests)):
+        jobs += [Job(f"{kind}/{i:05d}-{seed}", kind) for i in range(count)]
+    if not jobs:
+        raise UserError("there is nothing to render; give --songs, --billboard, --sheets, --charts or --rests")
+    return jobs
+
+
+def keep(folder: Path, key: str, audio: Float32, segments: list[Segment]) -> None:
+    """`key`.flac and `key`.lab in `folder`; the audio is made quieter where it passes full scale."""
+    path = folder / f"{key}.flac"
+    path.parent.mkdir(parents=True, exist_ok=True)
+    replace_text(path.with_suffix(".lab"), lab_lines(segments))
+    temporary = path.with_suffix(".tmp")
+    soundfile.write(temporary, audio / max(1.0, float(np.abs(audio).max())), RATE, format="FLAC")
+    temporary.replace(path)
+
+
+def made(
+    job: Job, recipe: Recipe, teacher: Teacher | None, embedder: Embedder | None, audio_folder: Path | None
+) -> Made:
+    """A job's tracks and what is known of it."""
+    audio, segments = job.play()
+    tracks = targets(audio, RATE, recipe.features, teacher, embedder, segments)
+    if audio_folder is not None:
+        keep(audio_folder, job.key, audio, segments)
+    about = {
+        "source": job.kind,
+        "song": job.source.stem if job.source else None,
+        "artist": None,
+        "split": "train",
+        "labels": "rendered",
+        "seconds": round(audio.size / RATE, 3),
+        "teacher": recipe.teacher,
+        "embedding": recipe.embedding,
+    }
+    return Made(tracks, about)
+
+
+def render_folder(
+    target: Path, *, features: Sequence[str] = ("live",), pop909: Path | None = None, songs: int = 0,
+    billboard: Path | None = None, sheets: Path | None = None, charts: int = 0, rests: int = 0,
+    exclude: Path | None = None, seed: int = 0, hours: float | None = None, teacher: str | None = None,
+    embedding: str | None = None, audio: Path | None = None, retry: bool = False,
+) -> None:  # fmt: skip
+    """`python -m train render`: fill shards in `target` (see `train.fill`); pieces that are there are kept.
+
+    The order of the pieces is shuffled but fixed: a run that is stopped early, or by `hours`, leaves a fair sample.
+    `audio` is a folder for the sound of what is rendered now.
+    """
+    recipe = Recipe(features=tuple(dict.fromkeys(features)), teacher=teacher, embedding=embedding, labels=True)
+    jobs = ordered(jobs_of(pop909, songs, billboard, sheets, charts, rests, exclude, seed), hours)
+    installed(SOUNDFONTS)  # said once, not of every piece
+    from train import teachers
+
+    heard = teachers.make(teacher) if teacher else None
+    embedder = teachers.embedding(embedding) if embedding else None
+    fill(target, jobs, lambda job: made(job, recipe, heard, embedder, audio), recipe.model_dump(mode="json"), retry)

@@ -7,17 +7,24 @@ from pathlib import Path
 import numpy as np
 import pretty_midi
 import pytest
+import soundfile
 
 from rtchord.chords import NO_BASS, NO_CHORD, QUALITIES, Chord, N, X, class_index, pitch_classes
-from rtchord.cqt import Features, FrameStream
+from rtchord.cqt import DEFINITIONS, Features, FrameStream
 from rtchord.errors import UserError
+from tests.train.labelling import RECIPE, Counts, Ramp
 from train import render, store
 from train.effects import EFFECTS
-from train.labels import Segment, parse
+from train.label import ordered, targets
+from train.labels import Segment, parse, read_lab
 
 FEATURES = Features()
 EVEN_WITHIN = 1.3  # factor by which a quality's or root's share of the even charts' time may miss the mean
 CHORDS = [Chord(index, bass) for index in range(X) for bass in pitch_classes(index)]
+CLEAN = EFFECTS.model_copy(update={"tuned_near": 0.0, "tuned_far": 0.0, "talk": 0.0, "room": 0.0, "codec": 0.0})
+EVERYTHING = EFFECTS.model_copy(
+    update={"tuned_near": 0.0, "tuned_far": 1.0, "room": 1.0, "codec": 1.0, "talk": 0.0, "noise_below": (40, 70)}
+)
 
 needs_synthesizer = pytest.mark.skipif(
     not shutil.which("fluidsynth") or not any(font.exists() for font in render.SOUNDFONTS),
@@ -136,7 +143,8 @@ def test_a_rendered_piece_sounds_while_its_chords_last() -> None:
 @needs_synthesizer
 def test_a_rendered_track_labels_each_frame_with_the_chord_of_its_moment() -> None:
     piece = held(["C:maj", "E:min/b3", "N", "G:7"], 1.25)
-    track = render.render(piece, np.random.default_rng(2), FEATURES)
+    audio = render.sound(piece, np.random.default_rng(2))
+    track = targets(audio, render.RATE, ["live"], segments=piece.segments)["live"]
     stream = FrameStream(FEATURES.sample_rate, FEATURES)
     assert len(track["features"]) == int(piece.duration * FEATURES.sample_rate) // FEATURES.hop
     for frame, (index, bass) in enumerate(zip(track["class_index"], track["bass_index"], strict=True)):
@@ -147,26 +155,117 @@ def test_a_rendered_track_labels_each_frame_with_the_chord_of_its_moment() -> No
 
 @needs_synthesizer
 def test_the_features_of_a_rendered_track_show_its_chord() -> None:
-    track = render.render(held(["C:maj"], 5.0), np.random.default_rng(2), FEATURES)
+    piece = held(["C:maj"], 5.0)
+    audio = render.sound(piece, np.random.default_rng(2), CLEAN)
+    track = targets(audio, render.RATE, ["live"], segments=piece.segments)["live"]
     sounding = track["features"][track["class_index"] == parse("C:maj").index].astype(np.float64)
     chroma = np.exp(sounding[40:]).reshape(-1, FEATURES.octaves, 12, 2)[:, 1:4].sum(axis=(0, 1))
     assert set(np.argsort(chroma[:, 0])[-3:]) == {0, 4, 7}
 
 
-@needs_synthesizer
-def test_songs_of_the_development_set_are_left_out_and_finished_tracks_kept(tmp_path: Path) -> None:
-    songs, development, target = (tmp_path / name for name in ("songs", "development", "target"))
-    songs.mkdir()
-    development.mkdir()
+# --- folders --------------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def songs(tmp_path: Path) -> Path:
+    """A collection of two songs."""
+    folder = tmp_path / "songs"
+    folder.mkdir()
     for name in ("001", "002"):
-        song(songs, name)
-    (development / "002.lab").write_text("0.0 4.0 C:maj\n")
-    render.render_folder(target, FEATURES, pop909=songs, songs=2, exclude=development, seed=3)
-    paths = store.tracks(target)
-    assert [path.name.split("-")[0] for path in paths] == ["001", "001"]
-    made = [path.stat().st_mtime_ns for path in paths]
-    render.render_folder(target, FEATURES, pop909=songs, songs=2, exclude=development, seed=3)
-    assert [path.stat().st_mtime_ns for path in store.tracks(target)] == made
+        song(folder, name)
+    return folder
+
+
+def features_in(folder: Path, definition: str = "live") -> dict[str, np.ndarray]:
+    return {piece.key: piece.track["features"] for piece in store.open_tracks([folder], definition)}
+
+
+@needs_synthesizer
+def test_songs_of_the_development_set_are_left_out_and_finished_tracks_kept(
+    songs: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "development").mkdir()
+    (tmp_path / "development" / "002.lab").write_text("0.0 4.0 C:maj\n")
+    chosen = {"pop909": songs, "exclude": tmp_path / "development", "seed": 3}
+    render.render_folder(tmp_path / "made", songs=2, **chosen)
+    assert store.keys(tmp_path / "made") == {"pop/001-3-0", "pop/001-3-1"}
+    before = sorted(tmp_path.glob("made/*.tar"))
+    capsys.readouterr()
+    render.render_folder(tmp_path / "made", songs=3, **chosen)
+    assert "1 of them new" in capsys.readouterr().err
+    assert sorted(tmp_path.glob("made/*.tar"))[: len(before)] == before
+    assert store.keys(tmp_path / "made") == {"pop/001-3-0", "pop/001-3-1", "pop/001-3-2"}
+
+
+@needs_synthesizer
+def test_a_track_is_a_function_of_its_name_and_the_seed(songs: Path, tmp_path: Path) -> None:
+    for name, count, seed in (("first", 2, 3), ("second", 1, 3), ("other", 1, 4)):
+        render.render_folder(tmp_path / name, pop909=songs, songs=count, seed=seed)
+    first, second, other = (features_in(tmp_path / name) for name in ("first", "second", "other"))
+    ((key, frames),) = second.items()
+    assert np.array_equal(frames, first[key])
+    (unlike,) = other.values()
+    assert not np.array_equal(frames, unlike)
+
+
+@needs_synthesizer
+def test_one_rendering_gives_a_track_of_each_feature_definition_and_what_is_known_of_it(
+    songs: Path, tmp_path: Path
+) -> None:
+    definitions = ["live", "librosa-0.11"]
+    render.render_folder(tmp_path / "made", features=definitions, pop909=songs, songs=1)
+    for name in definitions:
+        (piece,) = store.open_tracks([tmp_path / "made"], name)
+        assert {"source": "pop", "song": piece.key[4:7], "labels": "rendered", "split": "train"}.items() <= (
+            piece.about.items()
+        )
+        assert len(piece.track["features"]) == pytest.approx(
+            piece.about["seconds"] * DEFINITIONS[name].frame_rate, abs=2
+        )
+        assert len(np.unique(piece.track["class_index"])) == 2
+
+
+@needs_synthesizer
+def test_a_teacher_and_an_embedder_hear_what_was_rendered(songs: Path) -> None:
+    job = render.jobs_of(songs, 1, None, None, 0, 0, None, 0)[0]
+    teacher = Counts()
+    track = render.made(job, RECIPE, teacher, Ramp(), None).tracks["live"]
+    assert teacher.heard == [job.play()[0].size]
+    assert set(track) == {"features", "classes", "bass", "class_index", "bass_index", "embedding"}
+
+
+@needs_synthesizer
+def test_the_sound_is_kept_with_its_labels(songs: Path, tmp_path: Path) -> None:
+    render.render_folder(tmp_path / "made", pop909=songs, songs=1, audio=tmp_path / "audio")
+    (piece,) = store.open_tracks([tmp_path / "made"], "live")
+    path = tmp_path / "audio" / f"{piece.key}.flac"
+    audio, rate = soundfile.read(path, dtype="float32")
+    heard = targets(audio, rate, ["live"], segments=read_lab(path.with_suffix(".lab")))["live"]
+    assert np.array_equal(heard["class_index"], piece.track["class_index"])
+    assert np.corrcoef(heard["features"].ravel(), piece.track["features"].ravel())[0, 1] > 0.98
+
+
+def test_hours_take_a_part_of_the_pieces(songs: Path) -> None:
+    jobs = render.jobs_of(songs, 2, None, None, 10, 10, None, 0)
+    taken = ordered(jobs, 0.25)
+    assert taken == ordered(jobs)[: len(taken)]
+    seconds = sum(job.seconds for job in taken)
+    assert 900 <= seconds < 900 + render.CHART_SECONDS
+
+
+def test_charts_of_real_songs_are_named_by_their_files(tmp_path: Path) -> None:
+    for name in ("a/1.abc", "b/1.abc", "b/St. Louis.mxl"):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).write_text("")
+    keys = [job.key for job in render.jobs_of(None, 0, None, tmp_path, 0, 0, None, 7)]
+    assert keys[:2] == ["sheets/a/1-7", "sheets/b/1-7"]
+    assert keys[2].startswith("sheets/b/St_ Louis-7")
+    assert len(set(keys)) == 3
+
+
+def test_nothing_to_render_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="nothing to render; give --songs"):
+        render.render_folder(tmp_path)
 
 
 @needs_synthesizer
@@ -187,18 +286,20 @@ def test_a_transposed_song_keeps_quality_and_silence(tmp_path: Path) -> None:
 def test_a_collection_of_held_out_songs_only_is_refused(tmp_path: Path) -> None:
     song(tmp_path, "001")
     with pytest.raises(UserError, match="no POP909 songs"):
-        render.render_folder(tmp_path / "target", FEATURES, pop909=tmp_path, songs=1, exclude=tmp_path)
+        render.render_folder(tmp_path / "target", pop909=tmp_path, songs=1, exclude=tmp_path)
 
 
 def test_songs_without_a_collection_are_refused(tmp_path: Path) -> None:
     with pytest.raises(UserError, match="--pop909"):
-        render.render_folder(tmp_path, FEATURES, songs=1)
+        render.render_folder(tmp_path, songs=1)
 
 
-def test_a_missing_synthesizer_is_named_with_the_remedy(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_missing_synthesizer_is_named_with_the_remedy(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setenv("PATH", "")
     with pytest.raises(UserError, match="apt-get install fluidsynth"):
         render.play(held(["C:maj"], 1.0), np.random.default_rng(0), 22_050)
+    with pytest.raises(UserError, match="apt-get install fluidsynth"):
+        render.render_folder(tmp_path, charts=1)
 
 
 def test_a_rest_has_no_chord() -> None:
@@ -282,11 +383,6 @@ def test_tuning_leaves_drums_as_they_are() -> None:
 
 
 # --- labels stay true -----------------------------------------------------------------------------------------------
-
-CLEAN = EFFECTS.model_copy(update={"tuned_near": 0.0, "tuned_far": 0.0, "talk": 0.0, "room": 0.0, "codec": 0.0})
-EVERYTHING = EFFECTS.model_copy(
-    update={"tuned_near": 0.0, "tuned_far": 1.0, "room": 1.0, "codec": 1.0, "talk": 0.0, "noise_below": (40, 70)}
-)
 
 
 def rises(audio: np.ndarray, step: int = 110) -> np.ndarray:
