@@ -61,7 +61,7 @@ class Effects(BaseModel, frozen=True, extra="forbid"):
     # dB below full scale; and clipping, at CLIPPED_AT of the peak.
     level_below: Span = (0, 26)
     clipping: float = 0.1
-    # Lossy coding: one of CODECS, at a rate of its own range.
+    # Lossy coding: one of CODECS, at one of its rates.
     codec: float = 0.3
 
 
@@ -74,14 +74,14 @@ class Codec(NamedTuple):
     form: str
     subtype: str
     rate: int
-    levels: Span
+    levels: tuple[float, ...]
 
 
 # What these levels make of a mono signal, in kbit/s, is in docs/training.md.
 CODECS = (
-    Codec("MP3", "MPEG_LAYER_III", 22_050, (0.6, 0.9)),
-    Codec("OGG", "OPUS", 24_000, (0.8, 0.97)),
-    Codec("OGG", "VORBIS", 22_050, (0.5, 1.0)),
+    Codec("MP3", "MPEG_LAYER_III", 22_050, (0.4, 0.6, 0.75, 0.85, 0.9)),
+    Codec("OGG", "OPUS", 24_000, (0.65, 0.8, 0.9, 0.95, 0.97)),
+    Codec("OGG", "VORBIS", 22_050, (0.3, 0.5, 0.7, 0.9)),
 )
 
 # What is spoken where somebody talks: no language, so that no word is learnt.
@@ -217,12 +217,15 @@ def _there_and_back(audio: Float32, codec: Codec, level: float) -> Float32:
 
 
 @lru_cache
-def delay(codec: Codec) -> int:
-    """Samples by which what was decoded follows what was encoded; measured once, with a burst of noise."""
+def delay(codec: Codec, level: float) -> int:
+    """Samples by which what was decoded follows what was encoded; measured once, with a burst of noise.
+
+    It depends on the level: an MP3 says how late it is in a frame that is not written where it would be too small.
+    """
     n = 1 << 16
     burst = np.zeros(n, np.float32)
     burst[n // 2 : n // 2 + n // 8] = 0.1 * np.random.default_rng(0).standard_normal(n // 8)
-    back = _there_and_back(burst, codec, codec.levels[0])
+    back = _there_and_back(burst, codec, level)
     size = 1 << (n + back.size).bit_length()
     lags = irfft(np.conj(rfft(burst, size)) * rfft(back, size))
     lag = int(np.argmax(lags))
@@ -233,7 +236,7 @@ def through(audio: Float32, rate: int, codec: Codec, level: float) -> Float32:
     """The audio after encoding and decoding; as long as before, attacks where they were."""
     peak = max(1.0, float(np.abs(audio).max()))  # what passes full scale would be clipped
     sent = soxr.resample(audio / peak, rate, codec.rate)
-    back, late = _there_and_back(sent, codec, level), delay(codec)
+    back, late = _there_and_back(sent, codec, level), delay(codec, level)
     back = back[late:] if late >= 0 else np.pad(back, (-late, 0))
     back = soxr.resample(back, codec.rate, rate)[: audio.size]
     return (peak * np.pad(back, (0, audio.size - back.size))).astype(np.float32)
@@ -242,4 +245,4 @@ def through(audio: Float32, rate: int, codec: Codec, level: float) -> Float32:
 def add_codec(audio: Float32, rng: np.random.Generator, rate: int) -> Float32:
     """The audio through one of CODECS."""
     codec = CODECS[int(rng.integers(len(CODECS)))]
-    return through(audio, rate, codec, float(rng.uniform(*codec.levels)))
+    return through(audio, rate, codec, float(rng.choice(codec.levels)))

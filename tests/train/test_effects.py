@@ -97,12 +97,14 @@ def test_direct_and_reflected_sound_are_in_the_ratio_that_was_drawn(direct: floa
     assert -10 * np.log10(np.sum(np.square(response))) == pytest.approx(direct, abs=0.1)
 
 
-@pytest.mark.parametrize("codec", effects.CODECS, ids=lambda codec: codec.subtype)
-@pytest.mark.parametrize("end", [0, 1], ids=["best", "smallest"])
-def test_a_codec_changes_the_sound_and_moves_nothing(codec: Codec, end: int) -> None:
+@pytest.mark.parametrize(
+    ("codec", "level"), [(codec, level) for codec in effects.CODECS for level in codec.levels],
+    ids=lambda value: value.subtype if isinstance(value, Codec) else str(value),
+)  # fmt: skip
+def test_a_codec_changes_the_sound_and_moves_nothing(codec: Codec, level: float) -> None:
     clean = music()
-    coded = effects.through(clean, RATE, codec, codec.levels[end])
-    assert lag(clean, coded) == 0
+    coded = effects.through(clean, RATE, codec, level)
+    assert abs(lag(clean, coded)) <= 2  # 0.1 ms: the modes of Opus differ by a sample
     left = np.sum(np.square(clean - coded)) / np.sum(np.square(clean))
     assert 1e-5 < left < 0.5
 
@@ -112,7 +114,7 @@ def test_a_codec_of_low_rate_is_small(codec: Codec) -> None:
     rng = np.random.default_rng(0)
     noise = (0.1 * rng.standard_normal(10 * codec.rate)).astype(np.float32)
     kbits = [len(effects.encoded(noise, codec, level)) * 8 / 10_000 for level in codec.levels]
-    assert kbits[1] < 40 < kbits[0] < 100
+    assert kbits[-1] < 40 < kbits[0] < 100
 
 
 @pytest.mark.parametrize("codec", effects.CODECS, ids=lambda codec: codec.subtype)

