@@ -29,6 +29,7 @@ SOUND_SPEED = 343.0  # m/s
 OCTAVES = 125.0 * 2.0 ** np.arange(7)  # Hz; bands of a room that have a decay of their own
 WALL_DISTANCE = 0.5  # m that sources and listeners keep
 CLIPPED_AT = 0.5  # of the peak
+BLOCK = 1 << 16  # samples that a codec is given at a time
 
 
 class Effects(BaseModel, frozen=True, extra="forbid"):
@@ -204,10 +205,12 @@ def add_noise(audio: Float32, rng: np.random.Generator, rate: int, effects: Effe
 def encoded(audio: Float32, codec: Codec, level: float) -> bytes:
     """A file of the codec; `audio` is at the codec's rate, `level` 0 (best) .. 1 (smallest)."""
     file = io.BytesIO()
-    constant = {"bitrate_mode": "CONSTANT"} if codec.form == "MP3" else {}
-    soundfile.write(
-        file, audio, codec.rate, format=codec.form, subtype=codec.subtype, compression_level=level, **constant
-    )
+    mode = "CONSTANT" if codec.form == "MP3" else None
+    with soundfile.SoundFile(
+        file, "w", codec.rate, 1, codec.subtype, format=codec.form, compression_level=level, bitrate_mode=mode
+    ) as writer:
+        for first in range(0, audio.size, BLOCK):  # minutes at once overflow the stack of libvorbis
+            writer.write(audio[first : first + BLOCK])
     return file.getvalue()
 
 

@@ -41,7 +41,7 @@ Float32 = np.typing.NDArray[np.float32]
 
 RATE = 22_050  # Hz; that of every feature definition
 CHART_SECONDS = 150.0
-SHEET_SECONDS = 100.0  # that a tune lasts on average
+SHEET_SECONDS = 70.0  # that a tune lasts on average (63 files)
 
 SOUNDFONTS = (
     Path("/usr/share/sounds/sf2/FluidR3_GM.sf2"),
