@@ -99,7 +99,7 @@ def _alone(target: Path, settings: dict[str, Any], retry: bool) -> Iterator[None
     rank, world = processes()
     with _writing(target):
         target.mkdir(parents=True, exist_ok=True)
-        lock = (target / ".lock").open("w")
+        lock = (target / ".lock").open("a+")  # over NFS a shared lock needs reading, another needs writing
     with lock:
         if rank == 0:
             _lock(lock.fileno(), fcntl.LOCK_EX, target)

@@ -210,6 +210,14 @@ def label(
     fill(target, jobs, lambda job: made(job, recipe, teacher, embedder, longest), recipe.model_dump(mode="json"), retry)
 
 
+def _choose_gpu() -> None:
+    """The processes that torchrun starts on a machine share its GPUs in turn."""
+    import torch
+
+    if torch.cuda.is_available():
+        torch.cuda.set_device(int(os.environ.get("LOCAL_RANK", "0")) % torch.cuda.device_count())
+
+
 def from_command_line(
     source: Path, target: Path, features: list[str], teacher: str | None, embedding: str | None, split: str,
     labelled: bool, hours: float | None, longest: float, retry: bool,
@@ -223,12 +231,10 @@ def from_command_line(
     else:
         jobs = in_folder(source)
     jobs = ordered(jobs, hours)
-    import torch
-
     from train import teachers
 
-    if torch.cuda.is_available():  # as many processes as are started share the GPUs
-        torch.cuda.set_device(int(os.environ.get("LOCAL_RANK", "0")) % torch.cuda.device_count())
+    if teacher or embedding:
+        _choose_gpu()
     label(
         jobs,
         target,
