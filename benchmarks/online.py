@@ -21,7 +21,7 @@ from rtchord.decoder import Decoder, DecoderSettings
 from rtchord.engine import Engine
 from rtchord.errors import UserError
 from rtchord.recognizer import Recognizer, posteriors
-from train.label import AUDIO
+from train.audio import SNDFILE
 from train.labels import read_lab
 from train.score import SongScore, intervals, latency_by_metric, per_quality, score_song, summarize
 
@@ -44,7 +44,7 @@ class Heard(NamedTuple):
 def songs_in(folder: Path) -> list[tuple[Path, Path]]:
     """(audio, lab) pairs; a folder without any is an error."""
     pairs = (
-        [(p, p.with_suffix(".lab")) for p in sorted(folder.iterdir()) if p.suffix.lower() in AUDIO]
+        [(p, p.with_suffix(".lab")) for p in sorted(folder.iterdir()) if p.suffix.lower() in SNDFILE]
         if (folder.is_dir())
         else []
     )
