@@ -218,6 +218,18 @@ def _choose_gpu() -> None:
         torch.cuda.set_device(int(os.environ.get("LOCAL_RANK", "0")) % torch.cuda.device_count())
 
 
+def listeners(recipe: Recipe) -> tuple[Teacher | None, Embedder | None]:
+    """The teacher and the embedder that a recipe names."""
+    from train import teachers
+
+    if recipe.teacher or recipe.embedding:
+        _choose_gpu()
+    return (
+        teachers.make(recipe.teacher) if recipe.teacher else None,
+        teachers.embedding(recipe.embedding) if recipe.embedding else None,
+    )
+
+
 def from_command_line(
     source: Path, target: Path, features: list[str], teacher: str | None, embedding: str | None, split: str,
     labelled: bool, hours: float | None, longest: float, retry: bool,
@@ -230,17 +242,4 @@ def from_command_line(
         raise UserError(f"{str(source)!r} is no catalogue (.jsonl); make one with `python -m train catalogue`")
     else:
         jobs = in_folder(source)
-    jobs = ordered(jobs, hours)
-    from train import teachers
-
-    if teacher or embedding:
-        _choose_gpu()
-    label(
-        jobs,
-        target,
-        recipe,
-        teachers.make(teacher) if teacher else None,
-        teachers.embedding(embedding) if embedding else None,
-        longest,
-        retry,
-    )
+    label(ordered(jobs, hours), target, recipe, *listeners(recipe), longest, retry)

@@ -31,7 +31,7 @@ from train import store, strings
 from train.charts import Chart, find, read_billboard, read_lead_sheets
 from train.effects import EFFECTS, Effects, add_codec, add_noise, add_room, add_speech, draw_cents
 from train.fill import Made, fill
-from train.label import Recipe, ordered, targets
+from train.label import Recipe, listeners, ordered, targets
 from train.labels import Segment, read_lab
 
 if TYPE_CHECKING:
@@ -557,8 +557,5 @@ def render_folder(
     recipe = Recipe(features=tuple(dict.fromkeys(features)), teacher=teacher, embedding=embedding, labels=True)
     jobs = ordered(jobs_of(pop909, songs, billboard, sheets, charts, rests, exclude, seed), hours)
     installed(SOUNDFONTS)  # said once, not of every piece
-    from train import teachers
-
-    heard = teachers.make(teacher) if teacher else None
-    embedder = teachers.embedding(embedding) if embedding else None
-    fill(target, jobs, lambda job: made(job, recipe, heard, embedder, audio), recipe.model_dump(mode="json"), retry)
+    listening = listeners(recipe)
+    fill(target, jobs, lambda job: made(job, recipe, *listening, audio), recipe.model_dump(mode="json"), retry)
