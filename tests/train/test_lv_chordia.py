@@ -7,11 +7,11 @@ import numpy as np
 import pretty_midi
 import pytest
 import torch
+from train.teacher import TRIADS, LvChordia, combine_heads
 
 from rtchord.chords import N_BASS, N_CLASSES, NO_BASS, NO_CHORD, Chord, N, X, class_index
 from train import render
 from train.labels import parse
-from train.teacher import TRIADS, LvChordia, combine_heads
 
 HEAD_SIZES = (73, 13, 4, 3)  # triad, bass, seventh, thirteenth
 
@@ -111,6 +111,6 @@ def test_our_convolutions_answer_as_the_packages_own(frames: int) -> None:
     teacher = LvChordia(networks=1)
     (network,) = teacher._networks
     spectrum = np.abs(np.random.default_rng(frames).standard_normal((frames, 288))).astype(np.float32)
-    ours = teacher._heads(network.net, torch.from_numpy(spectrum))
+    ours = teacher._heads(network.net, teacher._encode(network.net, torch.from_numpy(spectrum)))
     theirs = network.inference(spectrum)
     assert max(np.abs(a.numpy() - b).max() for a, b in zip(ours, theirs, strict=True)) < 1e-4

