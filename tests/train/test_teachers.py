@@ -145,7 +145,7 @@ class Constant:
         bass = None if self._low is None else np.eye(N_BASS, dtype=np.float32)[np.full(frames, self._low)]
         return Posteriors(np.eye(N_CLASSES, dtype=np.float32)[late], bass, self._hop)
 
-    def embedding(self, audio: np.ndarray, rate: int) -> np.ndarray | None:
+    def embedding(self, audio: np.ndarray, rate: int) -> np.ndarray | None:  # noqa: ARG002 (the protocol's)
         return None if self._low is None else np.full((1, 1), self._low, np.float32)
 
 
