@@ -102,12 +102,12 @@ def label(paths: list[Path], rounds: int) -> dict[str, object]:
         torch.set_num_threads(1)
         teachers = {"ours": LvChordia(), "package": Package(), "one": LvChordia(1)}
         ways: dict[str, Callable[[Path], Any]] = {
-            **{name: partial(label_file, features=features, teacher=teacher) for name, teacher in teachers.items()},
-            "command": command,
+            name: partial(label_file, features=features, teacher=teacher) for name, teacher in teachers.items()
         }
-        taken: dict[str, list[tuple[float, float]]] = {name: [] for name in ways}
         for way in ways.values():  # what is compiled and loaded at first use
             way(paths[0])
+        ways["command"] = command
+        taken: dict[str, list[tuple[float, float]]] = {name: [] for name in ways}
         for _ in tqdm(range(rounds), unit="round", desc="label", file=sys.stderr):
             for path in paths:
                 found = {}

@@ -2,9 +2,9 @@
 
 Each is followed by an instance norm, whose mean and variance are those of the whole recording, so layers cannot be
 chained chunk by chunk. They are walked one after the other instead, each in chunks of frames that stay in the
-processor's cache: what is read is normalised and activated on its way into the convolution, what comes out is pooled and
-summed up for the next norm on its way back. Norm and SELU rise monotonically, so pooling may come before them, where it
-leaves them three times less to do. PyTorch convolves; what is around it are two passes of our own instead of its eight.
+processor's cache: what is read is normalised and activated on its way into the convolution; what comes out is pooled,
+and summed up for the next norm. Norm and SELU rise monotonically, so pooling may come before them, where it leaves them
+three times less to do. PyTorch convolves; around it are two passes of our own in place of its eight.
 """
 
 from __future__ import annotations
