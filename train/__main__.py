@@ -81,6 +81,12 @@ def parser() -> argparse.ArgumentParser:
     blend.add_argument("second", type=Path, help="student.safetensors fine-tuned from the first")
     blend.add_argument("target", type=Path, help="file to write")
     blend.add_argument("--share", type=float, default=0.75, help="of the second (default: %(default)s)")
+
+    fetch = commands.add_parser("fetch-teacher", help="download a published checkpoint from its authors' repository")
+    fetch.add_argument("layout", choices=("btc", "2e1d"))
+    fetch.add_argument("--to", type=Path, help="file to write (default: in the user's data folder)")
+    fetch.add_argument("--from", dest="local", type=Path, help="take this file instead, without a network")
+    fetch.add_argument("--sha256", help="hex digest to expect instead of the one that is written down here")
     return root
 
 
@@ -103,6 +109,12 @@ def main(argv: list[str] | None = None) -> int:
             from train.blend import blend
 
             blend(args.first, args.second, args.share, args.target)
+        elif args.command == "fetch-teacher":
+            from train.teachers.fetch import SOURCES, default_path, fetch
+
+            target = args.to or default_path(args.layout)
+            fetch(SOURCES[args.layout], target, args.sha256, args.local)
+            print(f"{args.layout}:{target}")
         else:
             from train.fit import FitConfig, Run, fit
             from train.model import ModelConfig

@@ -164,6 +164,8 @@ def test_both_ways_to_label_agree(tmp_path: Path) -> None:
     assert found["same_class"] > 0.99
     assert found["largest_difference"] < 0.01
     assert found["ratio"] > 0
+    assert found["command"]["ratio"] > 0
+    assert 0 <= found["one_network_same_class"] <= 1
 
 
 def test_a_folder_without_recordings_is_one_sentence(tmp_path: Path) -> None:

