@@ -16,6 +16,7 @@ import sys
 import unicodedata
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import ProcessPoolExecutor
 from contextlib import ExitStack
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
@@ -26,7 +27,7 @@ from tqdm import tqdm
 
 from rtchord.errors import UserError, first_problem
 from train.audio import SUFFIXES, opened, tags
-from train.labels import READERS, Segment, read_labels
+from train.labels import Segment, read_labels
 from train.measure import Measures, Meter, normalised
 
 Split = Literal["train", "validation", "test"]
@@ -36,8 +37,8 @@ STRICTEST: tuple[Split, ...] = ("test", "validation", "train")  # whoever is her
 SHORTEST, LONGEST = 10.0, 1800.0  # s
 MOST_SILENCE = 0.5  # of the time
 MOST_CLIPPED = 0.001  # of the samples
-SPEECH_MODULATION, SPEECH_TONALITY = 0.15, 0.35  # above and below: speech-like
-SAME_MUSIC = 0.9  # correlation of two fingerprints
+SPEECH_MODULATION, SPEECH_TONALITY = 0.4, 0.35  # above and below: speech-like
+SAME_MUSIC = 0.8  # correlation of two fingerprints
 SAME_LENGTH = 1.0  # s that near-duplicates may differ by, from their first sound to their last
 LABELS_OVER = 1.0  # s that labels may end after the recording
 
@@ -186,7 +187,8 @@ def segments(entry: Entry) -> list[Segment]:
     """True chords of an entry, cut to its recording; errors name file and line."""
     if entry.labels is None:
         raise UserError(f"{entry.key} has no labels")
-    return read_labels(entry.labels, entry.seconds, LABELS_OVER)
+    found = read_labels(entry.labels, entry.seconds + LABELS_OVER)
+    return [(start, min(end, entry.seconds), chord) for start, end, chord in found if start < entry.seconds]
 
 
 # --- finding recordings -----------------------------------------------------------------------------------------------
@@ -283,7 +285,10 @@ def find_mirdata(spec: str, download: bool) -> Iterator[Found]:
     loader = LOADERS[name]
     dataset = mirdata.initialize(name, data_home=str(folder))
     if download:
-        dataset.download(partial_download=list(loader.downloads))
+        try:
+            dataset.download(partial_download=list(loader.downloads))
+        except OSError as error:
+            raise UserError(f"mirdata cannot download the annotations of {name} ({error})") from None
     own_index = folder / Path(dataset.index_path).name
     if own_index.is_file():
         dataset.index_path = str(own_index)
@@ -301,10 +306,10 @@ def _tracks(tracks: list[Any], loader: Loader, folder: Path, name: str) -> Itera
         formats = (expected, *(expected.with_suffix(suffix) for suffix in sorted(SUFFIXES)))
         audio = next((path for path in formats if path.is_file()), None)
         labels = getattr(track, loader.labels)
-        if audio is None or labels is None:
+        if audio is None:
             continue
         there += 1
-        yield Found(audio, folder, f"mirdata:{name}", Path(labels), *loader.names(track))
+        yield Found(audio, folder, f"mirdata:{name}", Path(labels) if labels else None, *loader.names(track))
     if not there:
         raise UserError(
             f"none of the {len(tracks)} recordings of {name} is under {str(folder)!r}, e.g. {str(expected)!r}"
@@ -365,8 +370,10 @@ def _probes(paths: list[Path], target: Path, workers: int) -> dict[Path, Probe]:
         log = stack.enter_context(begun.open("a", encoding="utf-8"))
         read: Iterable[Probe] = map(probe, new)
         if workers > 1 and len(new) > 1:
-            pool = stack.enter_context(multiprocessing.get_context("spawn").Pool(min(workers, len(new))))
-            read = pool.imap_unordered(probe, new)
+            spawn = multiprocessing.get_context("spawn")
+            pool = ProcessPoolExecutor(min(workers, len(new)), spawn)
+            stack.callback(pool.shutdown, cancel_futures=True)
+            read = pool.map(probe, new)
         for done in tqdm(read, total=len(paths), initial=len(paths) - len(new), unit="file", desc="catalogue"):
             known[done.audio] = done
             log.write(done.model_dump_json() + "\n")
@@ -541,7 +548,7 @@ def _entry(each: Found, probed: Probe, key: str, held: set[str]) -> Entry:
     notes = remarks(probed.file.measures) if probed.file.measures else []
     if dropped is None and each.labels is not None:
         try:
-            last = READERS[each.labels.suffix.lower()](each.labels, probed.seconds + LABELS_OVER)[-1][1]
+            last = read_labels(each.labels, probed.seconds + LABELS_OVER)[-1][1]
             if last > probed.seconds:
                 notes.append(f"labels cut: they end {last - probed.seconds:.2f} s after the recording")
         except UserError as error:
@@ -551,7 +558,7 @@ def _entry(each: Found, probed: Probe, key: str, held: set[str]) -> Entry:
         key=key,
         audio=each.audio,
         labels=each.labels,
-        format=each.labels.suffix.lower()[1:] if each.labels else None,
+        format=None if each.labels is None else "jams" if each.labels.suffix.lower() == ".jams" else "lab",
         song=title,
         artist=artist,
         seconds=round(probed.seconds, 3),
