@@ -17,7 +17,7 @@ import unicodedata
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ProcessPoolExecutor
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
@@ -40,7 +40,8 @@ MOST_CLIPPED = 0.001  # of the samples
 SPEECH_MODULATION, SPEECH_TONALITY = 0.4, 0.35  # above and below: speech-like
 SAME_MUSIC = 0.8  # correlation of two fingerprints
 SAME_LENGTH = 1.0  # s that near-duplicates may differ by, from their first sound to their last
-LABELS_OVER = 1.0  # s that labels may end after the recording
+LABELS_OVER = 1.0  # s that labels may end after the recording; they are cut
+LABELS_ROUNDED = 0.05  # s that is not worth a note
 
 NOBODY = {"", "unknown", "unknown artist", "va", "various", "various artists"}
 
@@ -337,7 +338,7 @@ def probe(path: Path) -> Probe:
                 if samples > LONGEST * recording.rate:
                     break
         known = {**tags(path), "measures": meter.result()}
-        return Probe(audio=path, seconds=samples / recording.rate, file=file.model_copy(update=known))
+        return Probe(audio=path, seconds=round(samples / recording.rate, 3), file=file.model_copy(update=known))
     except (UserError, OSError) as error:
         file = File(bytes=0, modified=0.0, problem=str(error))
         return Probe(audio=path, seconds=0.0, file=file)
@@ -350,12 +351,10 @@ def _probes(paths: list[Path], target: Path, workers: int) -> dict[Path, Probe]:
     known = {
         _absolute(e.audio): Probe(audio=e.audio, seconds=e.seconds, file=e.file) for e in _previous(target) if e.file
     }
-    for line in begun.read_text(encoding="utf-8").splitlines() if begun.is_file() else ():
-        try:
+    for line in begun.read_text(encoding="utf-8", errors="replace").splitlines() if begun.is_file() else ():
+        with suppress(ValidationError):  # of the line under way when a run was stopped
             done = Probe.model_validate_json(line)
-        except ValidationError:
-            break  # the line under way when the run was stopped
-        known[done.audio] = done
+            known[done.audio] = done
 
     def fresh(path: Path) -> bool:
         earlier = known.get(path)
@@ -376,7 +375,7 @@ def _probes(paths: list[Path], target: Path, workers: int) -> dict[Path, Probe]:
             read = pool.map(probe, new)
         for done in tqdm(read, total=len(paths), initial=len(paths) - len(new), unit="file", desc="catalogue"):
             known[done.audio] = done
-            log.write(done.model_dump_json() + "\n")
+            log.write("\n" + done.model_dump_json())  # first the end of a line that a stopped run may have left
             log.flush()
     return {path: known[path] for path in paths}
 
@@ -466,7 +465,8 @@ def drop_copies(entries: list[Entry], pairs: dict[tuple[int, int], float]) -> li
     judged = list(entries)
     for group in _groups(len(entries), usable):
         kept, *copies = sorted(
-            group, key=lambda i: (entries[i].labels is None, -_file(entries[i]).bytes, entries[i].key)
+            group,
+            key=lambda i: (entries[i].labels is None, -_file(entries[i]).bytes, len(entries[i].key), entries[i].key),
         )
         for copy in copies:
             same = _file(entries[copy]).sha256 == _file(entries[kept]).sha256
@@ -545,11 +545,11 @@ def _entry(each: Found, probed: Probe, key: str, held: set[str]) -> Entry:
         title, artist = each.title, each.artist
     artist = artist if artist and normalise(artist) not in NOBODY else None
     dropped = unfit(probed, each.labels is not None)
-    notes = remarks(probed.file.measures) if probed.file.measures else []
+    notes = remarks(probed.file.measures) if probed.file.measures and dropped is None else []
     if dropped is None and each.labels is not None:
         try:
             last = read_labels(each.labels, probed.seconds + LABELS_OVER)[-1][1]
-            if last > probed.seconds:
+            if last > probed.seconds + LABELS_ROUNDED:
                 notes.append(f"labels cut: they end {last - probed.seconds:.2f} s after the recording")
         except UserError as error:
             dropped = f"labels: {error}"
@@ -561,7 +561,7 @@ def _entry(each: Found, probed: Probe, key: str, held: set[str]) -> Entry:
         format=None if each.labels is None else "jams" if each.labels.suffix.lower() == ".jams" else "lab",
         song=title,
         artist=artist,
-        seconds=round(probed.seconds, 3),
+        seconds=probed.seconds,
         split="test" if is_held else split_of(title, artist),
         source=each.source,
         notes=tuple(notes),
@@ -572,7 +572,7 @@ def _entry(each: Found, probed: Probe, key: str, held: set[str]) -> Entry:
 
 def report(entries: list[Entry]) -> str:
     """The catalogue in two tables of plain text: by source, and by problem."""
-    columns = ("source", "files", "hours", "labelled", "dropped", *SHARES)
+    columns = ("source", "kept", "hours", "labelled", "dropped", *SHARES)
     sources = sorted({entry.source for entry in entries})
     rows = [_row(source, [e for e in entries if e.source == source]) for source in sources]
     lines = _table([columns, *rows, _row("all", entries)])
@@ -581,7 +581,7 @@ def report(entries: list[Entry]) -> str:
     problems = [(name, str(n), "dropped") for name, n in dropped.most_common()]
     problems += [(name, str(n), "kept") for name, n in noted.most_common()]
     if problems:
-        lines += ["", *_table([("problem", "files", ""), *problems])]
+        lines += ["", *_table([("problem", "files", "result"), *problems])]
     return "\n".join(lines)
 
 

@@ -223,7 +223,7 @@ def test_a_stopped_run_goes_on(tmp_path: Path, songs: Path, probed: list[str], m
         made(tmp_path / "c.jsonl", find_audio(songs))
     part = tmp_path / "c.jsonl.part"
     done = len(probed)
-    part.write_text(part.read_text() + '{"audio": "ha')  # a line that was under way
+    part.write_text(part.read_text() + '\n{"audio": "ha')  # a line that was under way
     probed.clear()
     monkeypatch.setattr(catalogue, "probe", counting)
     assert len(made(tmp_path / "c.jsonl", find_audio(songs))) == 3
@@ -470,7 +470,7 @@ def test_a_set_without_its_list_of_files_says_how_to_get_it(
     import mirdata.core
 
     monkeypatch.setattr(mirdata.core.Index, "get_path", lambda _: str(tmp_path / "nowhere.json"))
-    with pytest.raises(UserError, match="cannot list beatles: .* --download-annotations"):
+    with pytest.raises(UserError, match=r"cannot list beatles: .* --download-annotations"):
         list(find_mirdata(f"beatles:{beatles}", download=False))
 
 
@@ -527,7 +527,7 @@ def test_the_command_prints_a_table_and_tells_of_every_problem(
     out, err = capsys.readouterr()
     assert "music/short: too short: 3.0 s, less than 10" in err
     rows = [line.split() for line in out.splitlines()]
-    assert rows[0] == ["source", "files", "hours", "labelled", "dropped", "train", "validation", "test"]
+    assert rows[0] == ["source", "kept", "hours", "labelled", "dropped", "train", "validation", "test"]
     assert rows[1][:5] == ["audio", "3", "0.01", "0", "1"]
     assert ["too", "short", "1", "dropped"] in rows
 
