@@ -459,15 +459,17 @@ def _groups(count: int, pairs: Iterable[tuple[int, int]]) -> list[list[int]]:
     return list(groups.values())
 
 
+def _worth(entry: Entry) -> tuple[bool, int, str]:
+    """Of copies the first in this order stays: labelled ones, then larger files."""
+    return entry.labels is None, -_file(entry).bytes, entry.key
+
+
 def drop_copies(entries: list[Entry], pairs: dict[tuple[int, int], float]) -> list[Entry]:
     """Of every group with the same music one stays: a labelled one before others, then the largest file."""
     usable = [pair for pair in pairs if all(entries[i].dropped is None for i in pair)]
     judged = list(entries)
     for group in _groups(len(entries), usable):
-        kept, *copies = sorted(
-            group,
-            key=lambda i: (entries[i].labels is None, -_file(entries[i]).bytes, len(entries[i].key), entries[i].key),
-        )
+        kept, *copies = sorted(group, key=lambda i: _worth(entries[i]))
         for copy in copies:
             same = _file(entries[copy]).sha256 == _file(entries[kept]).sha256
             kind = "duplicate: the same bytes as" if same else "near-duplicate: the same music as"
@@ -532,9 +534,12 @@ def _stems(folders: list[Path]) -> set[str]:
 
 
 def _key(each: Found, taken: set[str]) -> str:
-    """``FOLDER/RELATIVE/STEM`` without dots (a shard's member ends at the first), numbered where that is taken."""
+    """``FOLDER/RELATIVE/STEM`` without dots (a shard's member ends at the first); with its format, and then a number,
+    where that is taken."""
     stem = (Path(each.root.name) / each.audio.relative_to(each.root).with_suffix("")).as_posix().replace(".", "_")
-    return next(key for n in itertools.count(1) if (key := stem if n == 1 else f"{stem}-{n}") not in taken)
+    longer = f"{stem}-{each.audio.suffix[1:].lower()}"
+    candidates = itertools.chain((stem, longer), (f"{longer}-{n}" for n in itertools.count(2)))
+    return next(key for key in candidates if key not in taken)
 
 
 def _entry(each: Found, probed: Probe, key: str, held: set[str]) -> Entry:

@@ -178,7 +178,7 @@ def test_keys_are_unique_without_dots_and_stay(tmp_path: Path, songs: Path) -> N
     second = {e.audio: e.key for e in made(tmp_path / "c.jsonl", find_audio(songs)).values()}
     assert first.items() <= second.items()
     assert second[songs / "v1.0" / "two.wav"] == "music/v1_0/two"
-    assert second[songs / "one.flac"] == "music/one-2"
+    assert second[songs / "one.flac"] == "music/one-flac"
     assert len(set(second.values())) == len(second)
 
 
@@ -507,7 +507,7 @@ def test_m4a_is_read(tmp_path: Path) -> None:
     assert len(back) == pytest.approx(len(audio), abs=3000)
     put(tmp_path / "music" / "song.wav", audio)
     entries = made(tmp_path / "c.jsonl", find_audio(tmp_path / "music"))
-    assert entries["song.m4a"].dropped == "near-duplicate: the same music as music/song-2"
+    assert entries["song.m4a"].dropped == "near-duplicate: the same music as music/song-wav"
 
 
 def test_tags_name_a_song(tmp_path: Path) -> None:
