@@ -50,7 +50,7 @@ MEASURED: dict[str, tuple[str, ...]] = {
     "online": (*LIVE, "train/score.py"),
     "offline": (*LIVE, "train/score.py"),
     "int8": (*LIVE, "train/score.py", "engines/build.py"),
-    "engines": (*LIVE, "engines"),
+    "engines": (*LIVE, *(f"engines/{name}.py" for name in ("bench", "build", "measure"))),
     "capture": ("rtchord/audio", "benchmarks/capture.py"),
     "soak": ("rtchord", "benchmarks/soak.py"),
     "gate": (*LIVE, "benchmarks/gate.py"),
@@ -85,13 +85,13 @@ def _load(name: str) -> dict[str, Any]:
 
 
 def changed_since(commit: str, paths: tuple[str, ...], root: Path = ROOT) -> bool:
-    """Whether git knows a later commit that changes `paths`; False where it does not know `commit`."""
-    command = ["git", "log", "-1", "--format=%h", f"{commit}..HEAD", "--", *paths]
+    """Whether `paths` are not what they were at a commit; False where git does not know it."""
+    command = ["git", "diff", "--quiet", commit, "HEAD", "--", *paths]
     try:
-        done = subprocess.run(command, cwd=root, capture_output=True, text=True, check=False)
+        done = subprocess.run(command, cwd=root, capture_output=True, check=False)
     except OSError:
         return False
-    return done.returncode == 0 and bool(done.stdout.strip())
+    return done.returncode == 1
 
 
 @lru_cache

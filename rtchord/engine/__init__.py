@@ -29,8 +29,8 @@ from rtchord.engine.manifest import (
 from rtchord.errors import UserError
 
 __all__ = [
-    "AUTO", "BACKENDS", "MANIFEST", "Engine", "Manifest", "backend_class", "choose", "data_folder", "folders",
-    "installed_engines", "load", "own_folder", "read_manifest", "sealed", "sha256", "shipped", "write_manifest",
+    "AUTO", "BACKENDS", "MANIFEST", "Engine", "Manifest", "backend_class", "choose", "folders", "installed_engines",
+    "load", "own_folder", "read_manifest", "sealed", "sha256", "shipped", "write_manifest",
 ]  # fmt: skip
 
 AUTO = "auto"
@@ -62,22 +62,17 @@ def _shelf() -> Path:
     return Path(str(files("rtchord"))) / "engines"
 
 
-def data_folder() -> Path:
-    """The platform's place for what a user keeps with this program."""
+def own_folder() -> Path:
+    """Where `python -m engines build` puts engines: $RTCHORD_ENGINES, or the platform's place for a user's data."""
+    if os.environ.get("RTCHORD_ENGINES"):
+        return Path(os.environ["RTCHORD_ENGINES"]).expanduser()
     if sys.platform == "win32":
         base = os.environ.get("LOCALAPPDATA", "~\\AppData\\Local")
     elif sys.platform == "darwin":
         base = "~/Library/Application Support"
     else:
         base = os.environ.get("XDG_DATA_HOME") or "~/.local/share"
-    return Path(base).expanduser() / "rtchord"
-
-
-def own_folder() -> Path:
-    """Where `python -m engines build` puts engines: $RTCHORD_ENGINES, or among the user's data."""
-    if os.environ.get("RTCHORD_ENGINES"):
-        return Path(os.environ["RTCHORD_ENGINES"]).expanduser()
-    return data_folder() / "engines"
+    return Path(base).expanduser() / "rtchord" / "engines"
 
 
 def folders() -> Iterator[Path]:

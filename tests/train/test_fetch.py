@@ -112,7 +112,7 @@ def test_what_cannot_be_had_is_one_sentence(server: str, page: str, words: str, 
 def test_the_command_takes_a_local_file(
     shelf: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setattr(fetching, "data_folder", lambda: tmp_path)
+    monkeypatch.setattr(fetching, "own_folder", lambda: tmp_path / "engines")
     local = ["fetch-teacher", "btc", "--from", str(shelf / "btc.pt")]
     with pytest.raises(SystemExit) as stopped:
         main(local)

@@ -15,7 +15,7 @@ from typing import BinaryIO
 
 from tqdm import tqdm
 
-from rtchord.engine import data_folder
+from rtchord.engine import own_folder
 from rtchord.errors import UserError
 
 TIMEOUT = 60  # s that may pass without a byte
@@ -52,7 +52,7 @@ SOURCES = {
 
 def default_path(name: str) -> Path:
     """Where a teacher's checkpoint is kept if its user does not say where."""
-    return data_folder() / "teachers" / Path(SOURCES[name].url).name
+    return own_folder().with_name("teachers") / Path(SOURCES[name].url).name
 
 
 def fetch(source: Source, target: Path, sha256: str | None = None, local: Path | None = None) -> Path:
