@@ -383,7 +383,7 @@ class Progress:
         """Take up the run's last checkpoint, if it has one; steps done so far."""
         if not self.run.resume.exists():
             return 0
-        state = torch.load(self.run.resume, map_location=self.ranks.device, weights_only=True)
+        state = torch.load(self.run.resume, map_location="cpu", weights_only=True)
         if {name: state.get(name) for name in self.settings} != self.settings:
             raise UserError(
                 f"{str(self.run.folder)!r} was started with other settings; repeat those, or start a new run"

@@ -138,7 +138,7 @@ def test_it_learns_with_every_option(changes: dict[str, object], tmp_path: Path,
     augmentation = Augmentation.model_validate({k: changes[k] for k in changes if k in Augmentation.model_fields})
     others = {k: v for k, v in changes.items() if k not in Augmentation.model_fields}
     run = Run(tmp_path / "run")
-    settings = config(40, learning_rate=3e-3, augmentation=augmentation, **others)
+    settings = config(60, learning_rate=3e-3, augmentation=augmentation, **others)
     fit(run, settings, [hard], validation=[hard], model_config=SMALL)
     lines = logged(run)
     assert lines[-1]["validation_loss"] < 0.85 * lines[0]["validation_loss"]
