@@ -244,6 +244,8 @@ def _fit(
     scaler = torch.amp.GradScaler(ranks.device.type, enabled=config.precision == "fp16")
     progress = Progress(run, config, ranks, student, average, optimizer, scaler)
     first = progress.resumed()
+    if ranks.total(torch.tensor(float(first))).item() != first * ranks.world:
+        raise UserError(f"not every process sees the checkpoint of {str(run.folder)!r}; put the run on a shared folder")
     if ranks.rank == 0:
         run.folder.mkdir(parents=True, exist_ok=True)
         print(
