@@ -38,7 +38,7 @@ SHORTEST, LONGEST = 10.0, 1800.0  # s
 MOST_SILENCE = 0.5  # of the time
 MOST_CLIPPED = 0.001  # of the samples
 SPEECH_MODULATION, SPEECH_TONALITY = 0.4, 0.35  # above and below: speech-like
-SAME_MUSIC = 0.8  # correlation of two fingerprints
+SAME_MUSIC = 0.8  # correlation of two fingerprints, at least
 SAME_LENGTH = 1.0  # s that near-duplicates may differ by, from their first sound to their last
 LABELS_OVER = 1.0  # s that labels may end after the recording; they are cut
 LABELS_ROUNDED = 0.05  # s that is not worth a note
@@ -422,15 +422,15 @@ def _file(entry: Entry) -> File:
     return entry.file or File(bytes=0, modified=0.0)
 
 
-def alike(entries: list[Entry]) -> dict[tuple[int, int], float]:
-    """Pairs (i, j) of entries with the same music, and the correlation of their fingerprints (1 for the same bytes)."""
-    pairs: dict[tuple[int, int], float] = {}
+def alike(entries: list[Entry]) -> set[tuple[int, int]]:
+    """Pairs (i, j) of entries with the same music: the same bytes, or about as long and with like fingerprints."""
+    pairs: set[tuple[int, int]] = set()
     first: dict[str, int] = {}
     for index, entry in enumerate(entries):
         if sha256 := _file(entry).sha256:
             other = first.setdefault(sha256, index)
             if other != index:
-                pairs[other, index] = 1.0
+                pairs.add((other, index))
     measured = [(measures, i) for i, entry in enumerate(entries) if (measures := _file(entry).measures)]
     measured.sort(key=lambda pair: pair[0].sounding)
     lengths = np.array([measures.sounding for measures, _ in measured])
@@ -441,8 +441,7 @@ def alike(entries: list[Entry]) -> dict[tuple[int, int], float]:
         stop = int(np.searchsorted(lengths, lengths[start + len(rows) - 1] + SAME_LENGTH, side="right"))
         for i, j in np.argwhere(rows @ prints[start:stop].T > SAME_MUSIC).tolist():
             if i < j and lengths[start + j] - lengths[start + i] <= SAME_LENGTH:
-                a, b = sorted((measured[start + i][1], measured[start + j][1]))
-                pairs.setdefault((a, b), float(rows[i] @ prints[start + j]))
+                pairs.add((measured[start + i][1], measured[start + j][1]))
     return pairs
 
 
@@ -464,7 +463,7 @@ def _worth(entry: Entry) -> tuple[bool, int, str]:
     return entry.labels is None, -_file(entry).bytes, entry.key
 
 
-def drop_copies(entries: list[Entry], pairs: dict[tuple[int, int], float]) -> list[Entry]:
+def drop_copies(entries: list[Entry], pairs: Iterable[tuple[int, int]]) -> list[Entry]:
     """Of every group with the same music one stays: a labelled one before others, then the largest file."""
     usable = [pair for pair in pairs if all(entries[i].dropped is None for i in pair)]
     judged = list(entries)
