@@ -6,7 +6,7 @@ import argparse
 import sys
 from pathlib import Path
 
-from rtchord.cqt import Features
+from rtchord.cqt import DEFINITIONS, Features
 from rtchord.errors import told_in_a_sentence
 
 
@@ -59,6 +59,32 @@ def parser() -> argparse.ArgumentParser:
     blend.add_argument("second", type=Path, help="student.safetensors fine-tuned from the first")
     blend.add_argument("target", type=Path, help="file to write")
     blend.add_argument("--share", type=float, default=0.75, help="of the second (default: %(default)s)")
+
+    codebooks = commands.add_parser("codebooks", help="train a residual vector quantiser: targets of pre-training")
+    codebooks.add_argument("target", type=Path, help="file to write")
+    codebooks.add_argument("data", type=Path, nargs="+", help="folders of tracks; labels are not read")
+    codebooks.add_argument("--features", default="live", choices=DEFINITIONS, help="default: %(default)s")
+    codebooks.add_argument("--codebooks", type=int, default=4)
+    codebooks.add_argument("--entries", type=int, default=256, help="of a codebook (default: %(default)s)")
+    codebooks.add_argument("--steps", type=int, default=1000)
+    codebooks.add_argument("--seed", type=int, default=0)
+
+    pretrain = commands.add_parser("pretrain", help="train a student's encoder without labels, before stage 1")
+    pretrain.add_argument("run", type=Path, help="folder of the run: weights, checkpoint, log")
+    pretrain.add_argument("data", type=Path, nargs="+", help="folders of tracks; labels are not read")
+    pretrain.add_argument("--student", default="live", choices=("live", "2e1d", "btc"), help="default: %(default)s")
+    pretrain.add_argument("--codebooks", type=Path, required=True, help="file of `codebooks`; its features are used")
+    pretrain.add_argument("--steps", type=int, required=True)
+    pretrain.add_argument("--batch", type=int, default=16)
+    pretrain.add_argument("--frames", type=int, help="of a crop (default: the student's)")
+    pretrain.add_argument("--context", type=int, default=64, help="frames that each layer of the live student sees")
+    pretrain.add_argument("--mask", type=float, default=0.8, help="hidden spans times their length, over the frames")
+    pretrain.add_argument("--span", type=int, default=5, help="frames that are hidden together (default: %(default)s)")
+    pretrain.add_argument("--mixture", type=float, default=0.5, help="share of the crops in which others sound")
+    pretrain.add_argument("--learning-rate", type=float, default=5e-4)
+    pretrain.add_argument("--seed", type=int, default=0)
+    pretrain.add_argument("--save-every", type=int, default=500, help="steps between checkpoints")
+    pretrain.add_argument("--resume", action="store_true", help="go on from the run's last checkpoint")
     return root
 
 
@@ -79,6 +105,23 @@ def main(argv: list[str] | None = None) -> int:
             from train.blend import blend
 
             blend(args.first, args.second, args.share, args.target)
+        elif args.command == "codebooks":
+            from train.rvq import RVQConfig, make_codebooks
+
+            names = ("codebooks", "entries", "steps", "seed")
+            config = RVQConfig(**{name: getattr(args, name) for name in names})
+            make_codebooks(args.target, args.data, args.features, config)
+        elif args.command == "pretrain":
+            from train.model import ModelConfig
+            from train.pretrain import PretrainConfig, Run, pretrain
+            from train.students import KINDS
+
+            names = ("student", "steps", "batch", "mask", "span", "mixture", "learning_rate", "seed", "save_every")
+            config = PretrainConfig(
+                frames=args.frames or KINDS[args.student].frames, **{name: getattr(args, name) for name in names}
+            )
+            model = ModelConfig(context=args.context)
+            pretrain(Run(args.run), config, args.data, args.codebooks, model, args.resume)
         else:
             from train.fit import FitConfig, Run, fit
             from train.model import ModelConfig
