@@ -120,7 +120,7 @@ def main(argv: list[str] | None = None) -> int:
             config = PretrainConfig(
                 frames=args.frames or KINDS[args.student].frames, **{name: getattr(args, name) for name in names}
             )
-            model = ModelConfig(context=args.context)
+            model = ModelConfig(context=args.context) if args.student == "live" else None
             pretrain(Run(args.run), config, args.data, args.codebooks, model, args.resume)
         else:
             from train.fit import FitConfig, Run, fit

@@ -27,16 +27,13 @@ from torch.nn import functional
 from torch.nn.utils import clip_grad_norm_
 from tqdm import tqdm
 
-from rtchord.cqt import Features
 from rtchord.errors import UserError
+from train.augment import mix
 from train.fit import Run, learning_rate, save_student
 from train.frames import Frames
 from train.model import ModelConfig
 from train.rvq import Quantiser, load_quantiser
 from train.students import KINDS
-
-SNIPPETS = (1, 2)  # of other clips in a mixed one
-SNIPPET_SECONDS = (0.5, 1.0)
 
 
 class PretrainConfig(BaseModel):
@@ -72,26 +69,6 @@ def spans(rng: np.random.Generator, clips: int, frames: int, share: float, span:
     for offset in range(min(span, frames)):
         np.put_along_axis(hidden, first + offset, True, axis=1)
     return hidden
-
-
-def mixture(frames: Tensor, rng: np.random.Generator, features: Features, probability: float) -> Tensor:
-    """Log magnitudes (clips, time, bins) float32 with snippets of other clips of the batch sounding in some.
-
-    MERT adds waveforms; magnitudes have no phase, so powers are added: what a sum of unrelated sounds has on average.
-    Of a single clip there is no other: it is returned as it is.
-    """
-    clips, length, _ = frames.shape
-    shortest, longest = (min(length, max(1, round(seconds * features.frame_rate))) for seconds in SNIPPET_SECONDS)
-    mixed = frames.clone()
-    for clip in np.flatnonzero(rng.random(clips) < probability) if clips > 1 else ():
-        for _ in range(rng.integers(SNIPPETS[0], SNIPPETS[1] + 1)):
-            other = (clip + rng.integers(1, clips)) % clips
-            size = rng.integers(shortest, longest + 1)
-            here, there = rng.integers(0, length - size + 1, 2)
-            parts = (mixed[clip, here : here + size], frames[other, there : there + size])
-            magnitudes = [(part.exp() - features.log_offset).clamp(min=0) for part in parts]
-            mixed[clip, here : here + size] = torch.log(torch.hypot(*magnitudes) + features.log_offset)
-    return mixed
 
 
 class Pretraining(nn.Module):
@@ -130,11 +107,16 @@ def loss_of(
 
 
 def pretrain(
-    run: Run, config: PretrainConfig, folders: list[Path], codebooks: Path, model_config: ModelConfig, resume: bool
+    run: Run,
+    config: PretrainConfig,
+    folders: list[Path],
+    codebooks: Path,
+    model_config: ModelConfig | None,
+    resume: bool,
 ) -> None:
     """Pre-train a student on the frames of `folders`, in the feature definition of `codebooks`, into `run`.
 
-    `model_config` is for kinds that have sizes to choose; the others ignore it.
+    `model_config`: as of `Kind.build`.
     """
     if run.resume.exists() and not resume:
         raise UserError(f"{str(run.folder)!r} holds a run already; go on with --resume, or choose another folder")
@@ -142,7 +124,7 @@ def pretrain(
     frames = Frames(folders, definition)
     settings = {
         **config.model_dump(),
-        "model": model_config.model_dump(),
+        "model": model_config.model_dump() if model_config else None,
         "codebooks": hashlib.sha256(codebooks.read_bytes()).hexdigest(),
     }
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
@@ -180,7 +162,7 @@ def pretrain(
             rng = np.random.default_rng([config.seed, step])
             torch.manual_seed(config.seed * 1_000_003 + step)  # dropout
             clean = frames.crops(rng, config.batch, config.frames)
-            heard = mixture(clean, rng, frames.features, config.mixture)
+            heard = mix(clean, rng, config.mixture, frames.features)
             hidden = torch.from_numpy(spans(rng, *clean.shape[:2], config.mask, config.span))
             for group in optimizer.param_groups:
                 group["lr"] = learning_rate(config, step)
