@@ -71,19 +71,26 @@ def parser() -> argparse.ArgumentParser:
 
     pretrain = commands.add_parser("pretrain", help="train a student's encoder without labels, before stage 1")
     pretrain.add_argument("run", type=Path, help="folder of the run: weights, checkpoint, log")
-    pretrain.add_argument("data", type=Path, nargs="+", help="folders of tracks; labels are not read")
-    pretrain.add_argument("--student", default="live", choices=("live", "2e1d", "btc"), help="default: %(default)s")
+    pretrain.add_argument("data", type=Path, nargs="+", help="folders of training data; labels are not read")
     pretrain.add_argument("--codebooks", type=Path, required=True, help="file of `codebooks`; its features are used")
     pretrain.add_argument("--steps", type=int, required=True)
-    pretrain.add_argument("--batch", type=int, default=16)
-    pretrain.add_argument("--frames", type=int, help="of a crop (default: the student's)")
-    pretrain.add_argument("--context", type=int, default=64, help="frames that each layer of the live student sees")
-    pretrain.add_argument("--mask", type=float, default=0.8, help="hidden spans times their length, over the frames")
-    pretrain.add_argument("--span", type=int, default=5, help="frames that are hidden together (default: %(default)s)")
-    pretrain.add_argument("--mixture", type=float, default=0.5, help="share of the crops in which others sound")
-    pretrain.add_argument("--learning-rate", type=float, default=5e-4)
-    pretrain.add_argument("--seed", type=int, default=0)
-    pretrain.add_argument("--save-every", type=int, default=500, help="steps between checkpoints")
+    # Defaults have one place, PretrainConfig and ModelConfig.
+    for option, kind, text in (
+        ("batch", int, "crops a step, of each process"),
+        ("frames", int, "of a crop"),
+        ("mask", float, "hidden spans times their length, over the frames"),
+        ("span", int, "frames that are hidden together"),
+        ("mixture", float, "probability that other clips sound in a clip"),
+        ("learning-rate", float, "at its peak"),
+        ("seed", int, "of everything that is drawn"),
+        ("save-every", int, "steps between checkpoints"),
+        ("context", int, "live: frames that each attention layer sees"),
+        ("future", int, "live: frames ahead that it sees as well; no live use then"),
+        ("dropout", float, "of the student"),
+    ):
+        pretrain.add_argument(f"--{option}", type=kind, default=argparse.SUPPRESS, help=text)
+    pretrain.add_argument("--student", choices=("live", "2e1d", "btc"), default="live", help="default: %(default)s")
+    pretrain.add_argument("--device", choices=("auto", "cpu", "cuda"), default="auto")
     pretrain.add_argument("--resume", action="store_true", help="go on from the run's last checkpoint")
     return root
 
@@ -112,16 +119,15 @@ def main(argv: list[str] | None = None) -> int:
             config = RVQConfig(**{name: getattr(args, name) for name in names})
             make_codebooks(args.target, args.data, args.features, config)
         elif args.command == "pretrain":
+            from train.fit import Run
             from train.model import ModelConfig
-            from train.pretrain import PretrainConfig, Run, pretrain
-            from train.students import KINDS
+            from train.pretrain import PretrainConfig, pretrain
 
-            names = ("student", "steps", "batch", "mask", "span", "mixture", "learning_rate", "seed", "save_every")
-            config = PretrainConfig(
-                frames=args.frames or KINDS[args.student].frames, **{name: getattr(args, name) for name in names}
-            )
-            model = ModelConfig(context=args.context) if args.student == "live" else None
-            pretrain(Run(args.run), config, args.data, args.codebooks, model, args.resume)
+            given = vars(args)
+            config = PretrainConfig(**{name: given[name] for name in PretrainConfig.model_fields if name in given})
+            sizes = {name: given[name] for name in ("context", "future", "dropout") if name in given}
+            model = ModelConfig(**sizes) if sizes else None
+            pretrain(Run(args.run), config, args.data, args.codebooks, model, args.resume, args.device)
         else:
             from train.fit import FitConfig, Run, fit
             from train.model import ModelConfig

@@ -14,14 +14,18 @@ from train.store import open_tracks
 
 
 class Frames:
-    """The frames of every piece of some folders in one feature definition, memory-mapped. Any tracks will do."""
+    """The frames of every piece of some folders in one feature definition, memory-mapped. Any tracks will do.
 
-    def __init__(self, folders: list[Path], definition: str) -> None:
-        opened = open_tracks(folders, definition)
+    `share` (rank, world): every world-th piece, from the rank-th on.
+    """
+
+    def __init__(self, folders: list[Path], definition: str, share: tuple[int, int] = (0, 1)) -> None:
+        opened = open_tracks(folders, definition, share)
         self.features = DEFINITIONS[definition]
         self.pieces = [frames for one in opened if len(frames := one.track["features"])]
         if not self.pieces:
-            raise UserError(f"no track under {', '.join(map(repr, map(str, folders)))} has a frame; make them again")
+            where = ", ".join(map(str, folders))
+            raise UserError(f"{where!r} holds no track that has frames for process {share[0] + 1} of {share[1]}")
         self.lengths = np.array([len(piece) for piece in self.pieces])
 
     @property
