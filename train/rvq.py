@@ -2,8 +2,10 @@
 
 Codebook 1 names the entry nearest to a frame, codebook 2 the entry nearest to what is left of it, and so on: N
 codebooks of K entries say with N log2(K) bits what a frame is. Entries are moving averages of the frames that chose
-them (van den Oord et al. 2017, appendix A), begin at k-means centres, and start anew at a frame where hardly any
-frame chooses them (Dhariwal et al. 2020; Zeghidour et al. 2021).
+them (van den Oord et al. 2017, appendix A) and begin at k-means centres. One that hardly any frame chooses starts anew
+beside one that many choose, and takes over about half of those (Linde, Buzo & Gray 1980). At a frame itself, where
+others start theirs anew, it would stay alone: in many dimensions a frame is nearer to the middle of all frames than to
+another.
 
 The file is safetensors: `codebooks` (N, K, bins) float32, `mean`, `std` () float32; its metadata holds settings, the
 name of the feature definition and the definition, and the share of the variance that each codebook leaves.
@@ -30,6 +32,7 @@ from train.frames import Frames
 CROP = 32  # frames that are read in one piece
 KMEANS_FRAMES = 64  # for each entry
 KMEANS_ITERATIONS = 10
+SPLIT = 0.1  # of the way from an entry to a frame that chose it: there a dead entry starts anew
 
 
 class RVQConfig(BaseModel):
@@ -123,8 +126,9 @@ class Codebook:
             average.lerp_(new, 1 - self.config.decay)
         dead = self.counts < self.config.dead * self.share
         if count := int(dead.sum()):
+            rows = rng.integers(len(x), size=count)  # most of them chose entries that are much used
             self.counts[dead] = self.share
-            self.sums[dead] = self.share * x[rng.integers(len(x), size=count)]
+            self.sums[dead] = self.share * (x[rows] - (1 - SPLIT) * left[rows])
         self.entries = self.sums / self.counts[:, None]
         return left
 

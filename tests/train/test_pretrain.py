@@ -178,12 +178,12 @@ def test_the_loss_is_the_sum_of_its_parts(hidden: Tensor) -> None:
 
 def test_the_loss_falls_and_the_codes_are_found(tmp_path: Path, music: Path, codebooks: Path) -> None:
     run = Run(tmp_path / "run")
-    pretrain(run, config(80, batch=8, mask=0.4, save_every=1), [music], codebooks, SMALL)
+    pretrain(run, config(80, batch=8, mask=0.4, save_every=4), [music], codebooks, SMALL)
     lines = logged(run)
-    assert [line["step"] for line in lines] == list(range(1, 81))
+    assert [line["step"] for line in lines] == list(range(4, 81, 4))
     loss, found = (np.array([line[name] for line in lines]) for name in ("loss", "found"))
-    assert loss[-20:].mean() < 0.6 * loss[:5].mean()
-    assert found[-20:].mean() > found[:5].mean() + 0.2
+    assert loss[-5:].mean() < 0.6 * loss[0]
+    assert found[-5:].mean() > found[0] + 0.1
 
 
 def test_a_resumed_run_equals_an_unbroken_one(
