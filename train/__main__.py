@@ -64,10 +64,14 @@ def parser() -> argparse.ArgumentParser:
     codebooks.add_argument("target", type=Path, help="file to write")
     codebooks.add_argument("data", type=Path, nargs="+", help="folders of tracks; labels are not read")
     codebooks.add_argument("--features", default="live", choices=DEFINITIONS, help="default: %(default)s")
-    codebooks.add_argument("--codebooks", type=int, default=4)
-    codebooks.add_argument("--entries", type=int, default=256, help="of a codebook (default: %(default)s)")
-    codebooks.add_argument("--steps", type=int, default=1000)
-    codebooks.add_argument("--seed", type=int, default=0)
+    # Defaults have one place, RVQConfig.
+    for option, text in (
+        ("codebooks", "how many"),
+        ("entries", "of a codebook"),
+        ("steps", "of 4096 frames"),
+        ("seed", "of everything that is drawn"),
+    ):
+        codebooks.add_argument(f"--{option}", type=int, default=argparse.SUPPRESS, help=text)
 
     pretrain = commands.add_parser("pretrain", help="train a student's encoder without labels, before stage 1")
     pretrain.add_argument("run", type=Path, help="folder of the run: weights, checkpoint, log")
@@ -115,8 +119,8 @@ def main(argv: list[str] | None = None) -> int:
         elif args.command == "codebooks":
             from train.rvq import RVQConfig, make_codebooks
 
-            names = ("codebooks", "entries", "steps", "seed")
-            config = RVQConfig(**{name: getattr(args, name) for name in names})
+            given = vars(args)
+            config = RVQConfig(**{name: given[name] for name in RVQConfig.model_fields if name in given})
             make_codebooks(args.target, args.data, args.features, config)
         elif args.command == "pretrain":
             from train.fit import Run
