@@ -179,6 +179,43 @@ def parser() -> argparse.ArgumentParser:
     fetch.add_argument("--to", type=Path, help="file to write (default: in the user's data folder)")
     fetch.add_argument("--from", dest="local", type=Path, help="take this file instead, without a network")
     fetch.add_argument("--sha256", help="hex digest to expect instead of the one that is written down here")
+
+    codebooks = commands.add_parser("codebooks", help="train a residual vector quantiser: targets of pre-training")
+    codebooks.add_argument("target", type=Path, help="file to write")
+    codebooks.add_argument("data", type=Path, nargs="+", help="folders of tracks; labels are not read")
+    codebooks.add_argument("--features", default="live", choices=DEFINITIONS, help="default: %(default)s")
+    # Defaults have one place, RVQConfig.
+    for option, text in (
+        ("codebooks", "how many"),
+        ("entries", "of a codebook"),
+        ("steps", "of 4096 frames"),
+        ("seed", "of everything that is drawn"),
+    ):
+        codebooks.add_argument(f"--{option}", type=int, default=argparse.SUPPRESS, help=text)
+
+    pretrain = commands.add_parser("pretrain", help="train a student's encoder without labels, before stage 1")
+    pretrain.add_argument("run", type=Path, help="folder of the run: weights, checkpoint, log")
+    pretrain.add_argument("data", type=Path, nargs="+", help="folders of training data; labels are not read")
+    pretrain.add_argument("--codebooks", type=Path, required=True, help="file of `codebooks`; its features are used")
+    pretrain.add_argument("--steps", type=int, required=True)
+    # Defaults have one place, PretrainConfig and ModelConfig.
+    for option, kind, text in (
+        ("batch", int, "crops a step, of each process"),
+        ("frames", int, "of a crop"),
+        ("mask", float, "hidden spans times their length, over the frames"),
+        ("span", int, "frames that are hidden together"),
+        ("mixture", float, "probability that other clips sound in a clip"),
+        ("learning-rate", float, "at its peak"),
+        ("seed", int, "of everything that is drawn"),
+        ("save-every", int, "steps between checkpoints"),
+        ("context", int, "live: frames that each attention layer sees"),
+        ("future", int, "live: frames ahead that it sees as well; no live use then"),
+        ("dropout", float, "of the student"),
+    ):
+        pretrain.add_argument(f"--{option}", type=kind, default=argparse.SUPPRESS, help=text)
+    pretrain.add_argument("--student", choices=("live", "2e1d", "btc"), default="live", help="default: %(default)s")
+    pretrain.add_argument("--device", choices=("auto", "cpu", "cuda"), default="auto")
+    pretrain.add_argument("--resume", action="store_true", help="go on from the run's last checkpoint")
     return root
 
 
@@ -205,6 +242,22 @@ def main(argv: list[str] | None = None) -> int:
             from train.blend import blend
 
             blend(args.first, args.second, args.share, args.target)
+        elif args.command == "codebooks":
+            from train.rvq import RVQConfig, make_codebooks
+
+            given = vars(args)
+            config = RVQConfig(**{name: given[name] for name in RVQConfig.model_fields if name in given})
+            make_codebooks(args.target, args.data, args.features, config)
+        elif args.command == "pretrain":
+            from train.fit import Run
+            from train.model import ModelConfig
+            from train.pretrain import PretrainConfig, pretrain
+
+            given = vars(args)
+            config = PretrainConfig(**{name: given[name] for name in PretrainConfig.model_fields if name in given})
+            sizes = {name: given[name] for name in ("context", "future", "dropout") if name in given}
+            model = ModelConfig(**sizes) if sizes else None
+            pretrain(Run(args.run), config, args.data, args.codebooks, model, args.resume, args.device)
         elif args.command == "fetch-teacher":
             from train.teachers.fetch import SOURCES, default_path, fetch
 
