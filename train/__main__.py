@@ -54,6 +54,25 @@ def parser() -> argparse.ArgumentParser:
             stage.add_argument("--early", type=float, default=1.0, help="weight of labels just after a change")
             stage.add_argument("--initial", type=Path, help="student to start from (stage 1); else from scratch")
             stage.add_argument("--rehearse", type=Path, nargs="*", default=[], help="pseudo-labelled tracks to mix in")
+    catalogue = commands.add_parser("catalogue", help="list recordings, with their labels, flaws, copies and splits")
+    catalogue.add_argument("target", type=Path, help="file to write (.jsonl); what it knows already is not read again")
+    for name, text in (
+        ("audio", "folder of recordings without labels"),
+        ("labelled", "folder of recordings with a .lab of the same name beside each"),
+        ("jams", "folder of recordings with a .jams of the same name beside each"),
+        ("hold-out", "folder of .lab files: songs with those names are always in the test split"),
+    ):
+        catalogue.add_argument(f"--{name}", type=Path, action="append", default=[], metavar="FOLDER", help=text)
+    catalogue.add_argument(
+        "--mirdata",
+        action="append",
+        default=[],
+        metavar="NAME:FOLDER",
+        help="set with annotations in mirdata (beatles, billboard, guitarset, queen, rwc_popular) and its folder",
+    )
+    catalogue.add_argument("--download-annotations", action="store_true", help="let mirdata fetch them (no audio)")
+    catalogue.add_argument("--workers", type=int, default=1, help="processes")
+
     blend = commands.add_parser("blend", help="interpolate the weights of a student and one fine-tuned from it")
     blend.add_argument("first", type=Path, help="student.safetensors")
     blend.add_argument("second", type=Path, help="student.safetensors fine-tuned from the first")
@@ -97,6 +116,11 @@ def main(argv: list[str] | None = None) -> int:
 
             names = ("pop909", "songs", "billboard", "sheets", "charts", "rests", "exclude", "seed", "workers")
             render_folder(args.target, features, **{name: getattr(args, name) for name in names})
+        elif args.command == "catalogue":
+            from train.catalogue import catalogue
+
+            names = ("audio", "labelled", "jams", "mirdata", "hold_out", "download_annotations", "workers")
+            catalogue(args.target, **{name: getattr(args, name) for name in names})
         elif args.command == "blend":
             from train.blend import blend
 

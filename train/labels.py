@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+from collections.abc import Iterable
 from functools import lru_cache
 from pathlib import Path
 
@@ -37,24 +39,63 @@ def parse(label: str) -> Chord:
     return Chord(class_index(int(root), name), (int(root) + int(bass)) % 12)
 
 
-def read_lab(path: Path) -> list[Segment]:
-    """Segments of a .lab file (start, end, label; white space between); errors name file and line."""
-    segments: list[Segment] = []
+def read_lab(path: Path, latest: float = math.inf) -> list[Segment]:
+    """Segments of a .lab file (start, end, label; white space between); errors name file and line.
+
+    A segment that ends after `latest` s is an error.
+    """
     try:
         text = path.read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError) as error:
         raise UserError(f"cannot read {str(path)!r} as labels ({error})") from None
-    for number, line in enumerate(text.splitlines(), 1):
+    lines = ((f"line {number}", line) for number, line in enumerate(text.splitlines(), 1) if line.split())
+    return _segments(path, lines, latest)
+
+
+def read_jams(path: Path, latest: float = math.inf) -> list[Segment]:
+    """Segments of a JAMS file's first chord annotation (`chord` or `chord_harte`); errors name file and observation.
+
+    GuitarSet has two: the first is the lead sheet, the second what was inferred from the notes.
+    """
+    import jams
+
+    try:
+        annotations = jams.load(str(path), validate=False).search(namespace="^chord(_harte)?$")
+        observations = annotations[0].data if annotations else []
+        lines = [
+            (f"observation {n}", f"{o.time} {o.time + o.duration} {o.value}") for n, o in enumerate(observations, 1)
+        ]
+    except (OSError, ValueError, TypeError, KeyError, AttributeError, jams.JamsError) as error:
+        raise UserError(f"cannot read {str(path)!r} as JAMS ({type(error).__name__}: {error})") from None
+    return _segments(path, lines, latest)
+
+
+READERS = {".lab": read_lab, ".jams": read_jams}
+
+
+def read_labels(path: Path, seconds: float, tolerance: float) -> list[Segment]:
+    """Segments of a .lab or .jams file, for a recording of `seconds`.
+
+    Labels that end up to `tolerance` s after the recording are cut to it; later ones are an error.
+    """
+    segments = READERS[path.suffix.lower()](path, seconds + tolerance)
+    return [(start, min(end, seconds), chord) for start, end, chord in segments if start < seconds]
+
+
+def _segments(path: Path, lines: Iterable[tuple[str, str]], latest: float) -> list[Segment]:
+    """Checked segments of (place in the file, ``start end label``)."""
+    segments: list[Segment] = []
+    for place, line in lines:
         fields = line.split()
-        if not fields:
-            continue
         try:
             start, end, label = float(fields[0]), float(fields[1]), fields[2]
             chord = parse(label)
         except (ValueError, IndexError, mir_eval.chord.InvalidChordException) as error:
-            raise UserError(f"{path}, line {number}: {line!r} is not `start end chord` ({error})") from None
+            raise UserError(f"{path}, {place}: {line!r} is not `start end chord` ({error})") from None
         if not start < end or (segments and start < segments[-1][1] - 1e-3):
-            raise UserError(f"{path}, line {number}: times {start} .. {end} overlap or run backwards")
+            raise UserError(f"{path}, {place}: times {start} .. {end} overlap or run backwards")
+        if end > latest:
+            raise UserError(f"{path}, {place}: the chord ends at {end:.2f} s, after the recording")
         segments.append((start, end, chord))
     if not segments:
         raise UserError(f"{path} holds no chords")
