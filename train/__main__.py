@@ -5,9 +5,101 @@ from __future__ import annotations
 import argparse
 import sys
 from pathlib import Path
+from typing import Any
+
+from pydantic import BaseModel
 
 from rtchord.cqt import DEFINITIONS, Features
 from rtchord.errors import told_in_a_sentence
+
+STAGES = {
+    "stage1": "train a student on pseudo-labels alone",
+    "supervised": "train a student on true labels alone",
+    "stage2": "go on training on true labels, with what the teacher knows",
+}
+ALL = tuple(STAGES)
+TRUE = ("supervised", "stage2")
+# Options of a stage that are fields of FitConfig (defaults: there), Augmentation or ModelConfig: the stages that have
+# it, how it is read, what it says.
+STAGE_OPTIONS: dict[str, tuple[tuple[str, ...], dict[str, Any], str]] = {
+    "student": (ALL, {"choices": ("live", "2e1d", "btc")}, "kind of student"),
+    "features": (ALL, {}, "feature definition; else the student's own"),
+    "batch": (ALL, {"type": int}, "crops a step, of each process"),
+    "frames": (ALL, {"type": int}, "of a crop"),
+    "learning-rate": (ALL, {"type": float}, "at its peak"),
+    "warm-up": (ALL, {"type": int}, "steps until then"),
+    "weight-decay": (ALL, {"type": float}, "of AdamW"),
+    "clip": (ALL, {"type": float}, "norm of the gradient at most"),
+    "ema": (ALL, {"type": float}, "decay of the averaged weights"),
+    "bass-weight": (ALL, {"type": float}, "of the bass loss beside the class loss"),
+    "focal": (ALL, {"type": float, "metavar": "GAMMA"}, "focal loss; else the cross-entropy"),
+    "smoothing": (ALL, {"type": float}, "of labels, with the cross-entropy"),
+    "balance": (ALL, {"type": float, "metavar": "POWER"}, "frames weigh (number of their quality)^-POWER"),
+    "targets": (("stage1", "stage2"), {"choices": ("soft", "hard")}, "pseudo-labels whole, or their likeliest class"),
+    "early": (TRUE, {"type": float}, "weight of labels just after a change"),
+    "rehearsal": (("stage2",), {"type": float}, "share of --rehearse crops in a batch"),
+    "distil": (("stage2",), {"choices": ("on", "off")}, "learn from the teacher too"),
+    "alpha": (("stage2",), {"type": float}, "share of the distillation in the loss"),
+    "temperature": (("stage2",), {"type": float}, "of the distillation"),
+    "selective": (("stage2",), {"choices": ("on", "off")}, "the teacher counts by its confidence"),
+    "low": (("stage2",), {"type": float}, "confidence below which it does not count"),
+    "high": (("stage2",), {"type": float}, "confidence from which it counts less"),
+    "floor": (("stage2",), {"type": float}, "what it counts where it is certain"),
+    "embedding-weight": (ALL, {"type": float}, "share of the embedding regulariser in the loss"),
+    "embedding-kind": (ALL, {"choices": ("distance-correlation", "cosine-distance-difference")}, "regulariser"),
+    "detune": (ALL, {"type": float, "metavar": "CENTS"}, "move clips by up to as much"),
+    "time-masks": (ALL, {"type": int}, "blanked spans in each clip"),
+    "frequency-masks": (ALL, {"type": int}, "blanked bands in each clip"),
+    "mixture": (ALL, {"type": float}, "probability that other clips sound in a clip"),
+    "precision": (ALL, {"choices": ("fp32", "bf16", "fp16")}, "of the network's arithmetic"),
+    "patience": (ALL, {"type": int}, "checks without a better validation loss until the end"),
+    "validation-crops": (ALL, {"type": int}, "of --validation, at each check"),
+    "save-every": (ALL, {"type": int}, "steps between checks"),
+    "seed": (ALL, {"type": int}, "of everything that is drawn"),
+    "context": (("stage1", "supervised"), {"type": int}, "live: frames that each attention layer sees"),
+    "future": (("stage1", "supervised"), {"type": int}, "live: frames ahead that it sees as well; no live use then"),
+    "dropout": (("stage1", "supervised"), {"type": float}, "of a student from scratch"),
+}
+
+
+def add_stage(stage: argparse.ArgumentParser, name: str) -> None:
+    """Arguments of a training stage; options that are not given stay away, so that their defaults have one place."""
+    stage.add_argument("run", type=Path, help="folder of the run: weights, checkpoint, logs")
+    stage.add_argument("data", type=Path, nargs="+", help="folders of training data")
+    stage.add_argument("--steps", type=int, required=True)
+    for option, (stages, reading, text) in STAGE_OPTIONS.items():
+        if name in stages:
+            stage.add_argument(f"--{option}", default=argparse.SUPPRESS, help=text, **reading)
+    stage.add_argument("--initial", type=Path, help="student to start from (stage2: of stage1; else a pre-trained one)")
+    stage.add_argument("--validation", type=Path, nargs="*", default=[], help="folders that decide when to stop")
+    stage.add_argument("--device", choices=("auto", "cpu", "cuda"), default="auto")
+    stage.add_argument("--resume", action="store_true", help="go on from the run's last checkpoint")
+    if name == "stage2":
+        stage.add_argument("--rehearse", type=Path, nargs="*", default=[], help="pseudo-labelled tracks to mix in")
+
+
+def fit_stage(args: argparse.Namespace) -> None:
+    from train.augment import Augmentation
+    from train.fit import FitConfig, Run, fit
+    from train.model import ModelConfig
+
+    given = vars(args)
+
+    def of(settings: type[BaseModel]) -> dict[str, Any]:
+        return {name: given[name] for name in settings.model_fields if name in given}
+
+    sizes = {name: given[name] for name in ("context", "future", "dropout") if name in given}
+    fit(
+        Run(args.run),
+        FitConfig(stage=args.command, augmentation=Augmentation(**of(Augmentation)), **of(FitConfig)),
+        args.data,
+        rehearse=given.get("rehearse"),
+        validation=args.validation,
+        initial=args.initial,
+        model_config=ModelConfig(**sizes) if sizes else None,
+        resume=args.resume,
+        device=args.device,
+    )
 
 
 def parser() -> argparse.ArgumentParser:
@@ -45,27 +137,8 @@ def parser() -> argparse.ArgumentParser:
     render.add_argument("--seed", type=int, default=0)
     render.add_argument("--workers", type=int, default=1, help="processes")
 
-    for name, text in (
-        ("stage1", "train a student on pseudo-labels alone"),
-        ("stage2", "go on training on true labels"),
-    ):
-        stage = commands.add_parser(name, help=text)
-        stage.add_argument("run", type=Path, help="folder of the run: weights, checkpoint, log")
-        stage.add_argument("data", type=Path, nargs="+", help="folders of tracks")
-        stage.add_argument("--steps", type=int, required=True)
-        stage.add_argument("--batch", type=int, default=16)
-        stage.add_argument("--frames", type=int, default=256, help="of a crop")
-        stage.add_argument("--learning-rate", type=float, default=1e-3)
-        stage.add_argument("--rehearsal", type=float, default=0.25, help="share of --rehearse crops in a batch")
-        stage.add_argument("--seed", type=int, default=0)
-        stage.add_argument("--save-every", type=int, default=500, help="steps between checkpoints")
-        stage.add_argument("--resume", action="store_true", help="go on from the run's last checkpoint")
-        if name == "stage1":
-            stage.add_argument("--context", type=int, default=64, help="frames that each attention layer sees")
-        else:
-            stage.add_argument("--early", type=float, default=1.0, help="weight of labels just after a change")
-            stage.add_argument("--initial", type=Path, help="student to start from (stage 1); else from scratch")
-            stage.add_argument("--rehearse", type=Path, nargs="*", default=[], help="pseudo-labelled tracks to mix in")
+    for name, text in STAGES.items():
+        add_stage(commands.add_parser(name, help=text), name)
     catalogue = commands.add_parser("catalogue", help="list recordings, with their labels, flaws, copies and splits")
     catalogue.add_argument("target", type=Path, help="file to write (.jsonl); what it knows already is not read again")
     for name, text in (
@@ -84,7 +157,6 @@ def parser() -> argparse.ArgumentParser:
     )
     catalogue.add_argument("--download-annotations", action="store_true", help="let mirdata fetch them (no audio)")
     catalogue.add_argument("--workers", type=int, default=1, help="processes")
-
     blend = commands.add_parser("blend", help="interpolate the weights of a student and one fine-tuned from it")
     blend.add_argument("first", type=Path, help="student.safetensors")
     blend.add_argument("second", type=Path, help="student.safetensors fine-tuned from the first")
@@ -153,29 +225,7 @@ def main(argv: list[str] | None = None) -> int:
             print(f"{'out of date' if args.check else 'written'}: {', '.join(stale) or 'none'}")
             return 1 if args.check and stale else 0
         else:
-            from train.fit import FitConfig, Run, fit
-            from train.model import ModelConfig
-
-            config = FitConfig(
-                steps=args.steps,
-                batch=args.batch,
-                frames=args.frames,
-                early=getattr(args, "early", 1.0),
-                learning_rate=args.learning_rate,
-                rehearsal=args.rehearsal,
-                seed=args.seed,
-                save_every=args.save_every,
-            )
-            fit(
-                Run(args.run),
-                config,
-                features,
-                args.data,
-                getattr(args, "rehearse", []),
-                getattr(args, "initial", None),
-                ModelConfig(context=getattr(args, "context", 64)),
-                args.resume,
-            )
+            fit_stage(args)
     return 0
 
 

@@ -1,127 +1,238 @@
 """Batches for training: random crops of stored tracks, moved in pitch and level, with noise mixed in.
 
-Batch number `step` is a pure function of (seed, step): a resumed run sees exactly what an unbroken one would have.
+Batch number `step` is a pure function of (seed, step, rank): a resumed run sees exactly what an unbroken one would.
+
+Tracks stay on disk, mapped into memory; a batch copies the rows of its crops and nothing else.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn import functional
-from tqdm import tqdm
 
-from rtchord.chords import N_CLASSES, N_QUALITIES, NO_BASS, X
-from rtchord.cqt import Features
+from rtchord.chords import N_BASS, N_CLASSES, N_QUALITIES, X
+from rtchord.cqt import DEFINITIONS
 from rtchord.errors import UserError
 from train import store
+from train.augment import SHIFTS, Augmentation, augmented, disturb, shift, transpose
 
-SHIFTS = (-5, 6)  # semitones, the range of the BTC and 2E1D papers
+__all__ = ["Augmentation", "Batch", "Tracks", "disturb", "merge", "quality_groups", "shift"]
+
 EARLY_SECONDS = 0.3  # after a change: the frames that decide how late a student is
+
+Targets = Literal["soft", "hard", "true"]
 
 
 @dataclass(frozen=True)
 class Batch:
     """`frames` (batch, time, bins) float32; `classes` (batch, time, 170) and `bass` (batch, time, 13) target
-    distributions, float32; `known`, `bass_known` (batch, time) float32 weights, 0 where there is no target."""
+    distributions, float32; `known`, `bass_known` (batch, time) float32 weights, 0 where there is no target.
+
+    Beside true labels, where asked for: `teacher`, `teacher_bass`, a teacher's posteriors in the same shapes, zeros
+    where a track has none. `embedding` (batch, pieces, width) of an embedding teacher and `piece` (batch, time) int64,
+    which of those a frame belongs to, -1 for none.
+    """
 
     frames: Tensor
     classes: Tensor
     bass: Tensor
     known: Tensor
     bass_known: Tensor
+    teacher: Tensor | None = None
+    teacher_bass: Tensor | None = None
+    embedding: Tensor | None = None
+    piece: Tensor | None = None
+
+    def to(self, device: torch.device) -> Batch:
+        parts = ((field.name, getattr(self, field.name)) for field in fields(self))
+        return Batch(**{name: None if part is None else part.to(device, non_blocking=True) for name, part in parts})
 
 
 class Tracks:
-    """All tracks of some folders in memory, as one long sequence of frames with their targets."""
+    """All tracks of some folders in one feature definition, a key of DEFINITIONS.
 
-    def __init__(self, folders: list[Path], features: Features) -> None:
-        self.features = features
-        paths = [path for folder in folders for path in store.tracks(folder)]
-        loaded = [store.load(path, features) for path in tqdm(paths, unit="track", desc="load", leave=False)]
-        self.lengths = np.array([len(track["features"]) for track in loaded])
-        self.starts = np.concatenate(([0], np.cumsum(self.lengths)))
-        self.frames = np.concatenate([track["features"] for track in loaded])
-        soft = ["classes" in track for track in loaded]
-        self.soft = all(soft)
-        if any(soft) and not self.soft:
-            raise UserError("one set of tracks holds either pseudo-labels or true labels, not both; give them apart")
-        names = ("classes", "bass") if self.soft else ("class_index", "bass_index")
-        self.classes, self.bass = (np.concatenate([track[name] for track in loaded]) for name in names)
+    `targets`: "soft" is a teacher's posteriors, "hard" its most likely class, "true" the true labels. `share` (rank,
+    world): every world-th track, from the rank-th on. `teacher`: true labels come with the teacher's posteriors, where
+    a track has them. `embedding`: batches hold the embedding teacher's vectors, where a track has them. UserError where
+    a track lacks its targets, or no track is left.
+    """
+
+    def __init__(
+        self, folders: list[Path], definition: str, targets: Targets, share: tuple[int, int] = (0, 1),
+        teacher: bool = False, embedding: bool = False,
+    ) -> None:  # fmt: skip
+        self.features = DEFINITIONS[definition]
+        self.targets = targets
+        self.opened = store.open_tracks(folders, definition, share)
+        where = ", ".join(str(folder) for folder in folders)
+        if not self.opened:
+            raise UserError(f"{where!r} holds fewer tracks than there are processes ({share[1]}); start fewer")
+        wanted, name = ("true labels", "class_index") if targets == "true" else ("pseudo-labels", "classes")
+        without = next((one.key for one in self.opened if name not in one.track), None)
+        if without is not None:
+            raise UserError(
+                f"track {without!r} of {where!r} has no {wanted}; keep such tracks in a folder of their own"
+            )
+        self.lengths = np.array([len(one.track["features"]) for one in self.opened])
+        self.teacher = teacher and targets == "true"
+        widths = (
+            {one.track["embedding"].shape[1] for one in self.opened if "embedding" in one.track} if embedding else set()
+        )
+        if len(widths) > 1:
+            raise UserError(f"{where!r} holds embeddings of {len(widths)} widths; make them all with one teacher")
+        self.embedding_width = next(iter(widths), 0)
+
+    @property
+    def soft(self) -> bool:
+        """Whether the targets are a teacher's."""
+        return self.targets != "true"
 
     @property
     def hours(self) -> float:
-        return len(self.frames) / self.features.frame_rate / 3600
+        return float(self.lengths.sum()) / self.features.frame_rate / 3600
 
-    def crops(self, rng: np.random.Generator, batch: int, frames: int) -> NDArray[np.int64]:
-        """(batch, frames) indices of crops, each inside one track; longer tracks are drawn more often."""
+    def sample(self, count: int) -> Tensor:
+        """About `count` frames (n, bins) float32, evenly spread over all tracks."""
+        stride = max(1, int(self.lengths.sum()) // count)
+        starts = np.cumsum(self.lengths) - self.lengths
+        parts = [
+            one.track["features"][-start % stride :: stride] for one, start in zip(self.opened, starts, strict=True)
+        ]
+        return torch.from_numpy(np.concatenate(parts).astype(np.float32))
+
+    def quality_counts(self) -> Tensor:
+        """Frames of each quality (16,) float64: the 14 of the vocabulary, X and N; soft targets count as shares."""
+        counts = np.zeros(N_CLASSES)
+        for one in self.opened:
+            if self.targets == "soft":
+                counts += one.track["classes"].sum(0, dtype=np.float64)
+            else:
+                index = one.track["classes"].argmax(1) if self.soft else one.track["class_index"]
+                counts += np.bincount(index[index >= 0], minlength=N_CLASSES)
+        return torch.zeros(N_QUALITIES + 2, dtype=torch.float64).index_add_(
+            0, quality_groups(), torch.from_numpy(counts)
+        )
+
+    def crops(self, rng: np.random.Generator, batch: int, frames: int) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+        """Tracks (batch,) and first frames (batch,) of crops; longer tracks are drawn more often."""
         room = np.maximum(self.lengths - frames, 0)
         which = rng.choice(len(room), size=batch, p=(room + 1) / (room + 1).sum())
-        first = self.starts[which] + (rng.random(batch) * (room[which] + 1)).astype(np.int64)
-        return np.minimum(first[:, None] + np.arange(frames), self.starts[which + 1][:, None] - 1)
+        return which, (rng.random(batch) * (room[which] + 1)).astype(np.int64)
 
-    def batch(self, rng: np.random.Generator, size: int, frames: int, early: float = 1.0) -> Batch:
+    def windows(self, frames: int) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+        """Tracks and first frames of crops that lie side by side over all tracks."""
+        counts = np.maximum(1, self.lengths // frames)
+        which = np.repeat(np.arange(len(counts)), counts)
+        return which, frames * np.concatenate([np.arange(count) for count in counts])
+
+    def batch(
+        self, rng: np.random.Generator, size: int, frames: int, early: float = 1.0,
+        augmentation: Augmentation = Augmentation(),  # noqa: B008 (frozen)
+    ) -> Batch:  # fmt: skip
         """`size` augmented crops of `frames` frames; true labels just after a change weigh `early` times as much."""
-        index = self.crops(rng, size, frames)
+        which, first = self.crops(rng, size, frames)
         shifts = rng.integers(SHIFTS[0], SHIFTS[1] + 1, size)
-        x = torch.from_numpy(self.frames[index]).float()
+        plain = self.at(which, first, frames, early)
+        moved = [
+            shift(plain.frames[i], plain.classes[i], plain.bass[i], int(s), self.features) for i, s in enumerate(shifts)
+        ]
+        x, classes, bass = (torch.stack(parts) for parts in zip(*moved, strict=True))
+        teacher, teacher_bass = plain.teacher, plain.teacher_bass
+        if teacher is not None and teacher_bass is not None:
+            pairs = [transpose(teacher[i], teacher_bass[i], int(s)) for i, s in enumerate(shifts)]
+            teacher, teacher_bass = (torch.stack(parts) for parts in zip(*pairs, strict=True))
+        x = augmented(x, rng, augmentation, self.features)
+        return Batch(
+            x, classes, bass, plain.known, plain.bass_known, teacher, teacher_bass, plain.embedding, plain.piece
+        )
+
+    def at(self, which: NDArray[np.int64], first: NDArray[np.int64], frames: int, early: float = 1.0) -> Batch:
+        """Crops as they are, of tracks `which` (batch,) from frames `first` (batch,) on.
+
+        A track that ends before its crop does repeats its last frame.
+        """
+        positions = first[:, None] + np.arange(frames)
+        rows = np.minimum(positions, self.lengths[which, None] - 1)
+
+        def gather(name: str, width: int = 0) -> Tensor:
+            """Rows of a tensor of each crop's track; zeros (frames, width) for a track that lacks it."""
+            found = (
+                self.opened[track].track[name][own] if name in self.opened[track].track else np.zeros((frames, width))
+                for track, own in zip(which, rows, strict=True)
+            )
+            return torch.from_numpy(np.stack([part.astype(np.float32) for part in found]))
+
+        x = gather("features")
         if self.soft:
-            classes = torch.from_numpy(self.classes[index]).float()
-            bass = torch.from_numpy(self.bass[index]).float()
-            known = bass_known = torch.ones(index.shape)
+            classes, bass = gather("classes"), gather("bass")
+            if self.targets == "hard":
+                classes, bass = (functional.one_hot(y.argmax(-1), y.shape[-1]).float() for y in (classes, bass))
+            known = bass_known = torch.ones(rows.shape)
         else:
-            hard = torch.from_numpy(self.classes[index]).long()
-            hard_bass = torch.from_numpy(self.bass[index]).long()
+            hard, hard_bass = gather("class_index").long(), gather("bass_index").long()
             # X is no chord of its own: the player's chord is unknown, so nothing is learnt from it.
             known = ((hard >= 0) & (hard != X)).float() * self._early(hard, early)
             bass_known = known * (hard_bass >= 0)
             classes = functional.one_hot(hard.clamp(min=0), N_CLASSES).float()
-            bass = functional.one_hot(hard_bass.clamp(min=0), NO_BASS + 1).float()
-        shifted = [shift(x[i], classes[i], bass[i], int(s), self.features) for i, s in enumerate(shifts)]
-        x, classes, bass = (torch.stack(parts) for parts in zip(*shifted, strict=True))
-        return Batch(disturb(x, rng, self.features), classes, bass, known, bass_known)
+            bass = functional.one_hot(hard_bass.clamp(min=0), N_BASS).float()
+        teacher = (gather("classes", N_CLASSES), gather("bass", N_BASS)) if self.teacher else (None, None)
+        pieces = self._embedding(which, first, positions) if self.embedding_width else (None, None)
+        return Batch(x, classes, bass, known, bass_known, *teacher, *pieces)
+
+    def _embedding(
+        self, which: NDArray[np.int64], first: NDArray[np.int64], positions: NDArray[np.int64]
+    ) -> tuple[Tensor, Tensor]:
+        """The embedding teacher's vectors under each crop, and which of them each frame belongs to.
+
+        As many pieces as fit into a crop; a crop's first piece may have begun before it.
+        """
+
+        def piece_of(frame: NDArray[np.int64]) -> NDArray[np.int64]:
+            return (frame / self.features.frame_rate / store.EMBEDDING_SECONDS).astype(np.int64)
+
+        count = max(1, int(piece_of(np.int64(positions.shape[1]))))
+        vectors = np.zeros((len(which), count, self.embedding_width), np.float32)
+        piece = piece_of(positions) - piece_of(first)[:, None]
+        piece[piece >= count] = -1
+        for i, (track, start) in enumerate(zip(which, piece_of(first), strict=True)):
+            stored = self.opened[track].track.get("embedding")
+            if stored is None:
+                piece[i] = -1
+            else:
+                vectors[i] = stored[np.minimum(start + np.arange(count), len(stored) - 1)]
+        return torch.from_numpy(vectors), torch.from_numpy(piece)
 
     def _early(self, hard: Tensor, weight: float) -> Tensor:
         """(batch, frames) of ones, and `weight` in the first EARLY_SECONDS after a change of class."""
         changed = functional.pad((hard[:, 1:] != hard[:, :-1]).float(), (1, 0))
-        reach = round(EARLY_SECONDS * self.features.frame_rate)
+        reach = max(1, round(EARLY_SECONDS * self.features.frame_rate))
         recent = functional.max_pool1d(functional.pad(changed, (reach - 1, 0))[:, None], reach, 1)[:, 0]
         return 1.0 + (weight - 1.0) * recent
 
 
-def shift(x: Tensor, classes: Tensor, bass: Tensor, semitones: int, features: Features) -> tuple[Tensor, ...]:
-    """One crop moved by `semitones` along the constant-Q axis; bins that come in from outside hold silence."""
-    bins = semitones * features.bins_per_octave // 12
-    silence = float(np.log(features.log_offset))
-    moved = torch.full_like(x, silence)
-    if bins >= 0:
-        moved[:, bins:] = x[:, : x.shape[1] - bins]
-    else:
-        moved[:, :bins] = x[:, -bins:]
-    classes = torch.cat((classes[:, :X].roll(semitones * N_QUALITIES, 1), classes[:, X:]), 1)
-    return moved, classes, torch.cat((bass[:, :NO_BASS].roll(semitones, 1), bass[:, NO_BASS:]), 1)
-
-
-def disturb(x: Tensor, rng: np.random.Generator, features: Features) -> Tensor:
-    """Level, spectral tilt and noise, applied to magnitudes: C' = sqrt((g C)^2 + n^2), n Rayleigh-distributed."""
-    batch, frames, bins = x.shape
-    octave = torch.linspace(0, features.octaves, bins)
-    draw = torch.Generator().manual_seed(int(rng.integers(2**31)))
-
-    def uniform(low: float, high: float) -> Tensor:
-        return torch.from_numpy(rng.uniform(low, high, (batch, 1, 1)).astype(np.float32))
-
-    magnitude = (x.exp() - features.log_offset).clamp(min=0)
-    gain = uniform(-18, 12) + uniform(-3, 3) * (octave - features.octaves / 2)  # dB
-    noise = uniform(-75, -20) + uniform(-4, 2) * octave  # dB
-    noise_level = 10 ** (noise / 20) * torch.sqrt(-torch.log(torch.rand(batch, frames, bins, generator=draw) + 1e-9))
-    return torch.log(torch.hypot(magnitude * 10 ** (gain / 20), noise_level) + features.log_offset)
+def quality_groups() -> Tensor:
+    """(170,) int64: 0..13, the quality of each class; 14 and 15 for X and N."""
+    index = torch.arange(N_CLASSES)
+    return torch.where(index < X, index % N_QUALITIES, index - X + N_QUALITIES)
 
 
 def merge(first: Batch, second: Batch) -> Batch:
-    """Two batches one after the other."""
-    return Batch(*(torch.cat((getattr(first, name), getattr(second, name))) for name in Batch.__dataclass_fields__))
+    """Two batches one after the other; what only one of them has is empty in the other's part."""
+
+    def joined(name: str) -> Tensor | None:
+        one, two = getattr(first, name), getattr(second, name)
+        if one is None and two is None:
+            return None
+        empty = -1 if name == "piece" else 0
+        one = two.new_full((len(first.frames), *two.shape[1:]), empty) if one is None else one
+        two = one.new_full((len(second.frames), *one.shape[1:]), empty) if two is None else two
+        return torch.cat((one, two))
+
+    return Batch(**{field.name: joined(field.name) for field in fields(Batch)})

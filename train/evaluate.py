@@ -32,14 +32,14 @@ import numpy as np
 from numpy.typing import NDArray
 from tqdm import tqdm
 
-from rtchord.audio.files import read_mono
 from rtchord.chords import N_BASS, N_CLASSES, NO_BASS, NO_CHORD, Chord, N, X
-from rtchord.cqt import Features, FrameStream
+from rtchord.cqt import Features
 from rtchord.decoder import PRESETS, TUNED_HOP, Decoder, DecoderSettings
 from rtchord.errors import UserError
 from rtchord.recognizer import Gate
 from rtchord.settings import GATE_DBFS
-from train.label import AUDIO
+from train.audio import SUFFIXES, read
+from train.label import frames_of
 from train.labels import read_lab
 from train.score import (
     CLASSES,
@@ -88,7 +88,7 @@ class Heard(NamedTuple):
 def songs_in(folder: Path) -> list[tuple[Path, Path]]:
     """(audio, lab) pairs; a folder without any is an error."""
     pairs = (
-        [(p, p.with_suffix(".lab")) for p in sorted(folder.iterdir()) if p.suffix.lower() in AUDIO]
+        [(p, p.with_suffix(".lab")) for p in sorted(folder.iterdir()) if p.suffix.lower() in SUFFIXES]
         if folder.is_dir()
         else []
     )
@@ -115,15 +115,7 @@ class Song:
     def frames(self, features: Features) -> tuple[Float32, Floats]:
         """Frames (n, bins) and the s that each stands for (n,)."""
         if features not in self._frames:
-            samples, rate = read_mono(self.audio)
-            stream = FrameStream(rate, features)
-            frames = stream.push(samples)
-            if features.alignment == "centred":
-                frames = np.concatenate((frames, stream.finish()))
-                times = np.arange(len(frames)) * features.hop / features.sample_rate
-            else:
-                times = np.array([stream.time_of(i) for i in range(len(frames))])
-            self._frames[features] = frames, times
+            self._frames[features] = frames_of(*read(self.audio), features)
         return self._frames[features]
 
 
@@ -157,7 +149,7 @@ class StudentSystem:
         # Our own network sees as much context at every frame, however long the recording is; the papers' see a window.
         self._whole = isinstance(self._model, Student)
         # Its bidirectional twin sees frames to come.
-        streams = self._whole and not getattr(self._model.config, "future", 0)
+        streams = isinstance(self._model, Student) and not self._model.config.future
         self.features = self._heard if streams else None
 
     def hear(self, song: Song) -> Heard:
@@ -177,8 +169,7 @@ class StudentSystem:
         import torch
 
         with torch.inference_mode():
-            answer = self._model(torch.from_numpy(frames))
-        logits, low = answer if isinstance(answer, tuple) else (answer, None)
+            logits, low = self._model.heads(self._model.encode(torch.from_numpy(frames)))
         classes = torch.softmax(logits.float(), -1).numpy()
         if low is not None:
             return classes, torch.softmax(low.float(), -1).numpy()
@@ -195,7 +186,7 @@ class TeacherSystem:
         self.name: str = teacher.name
 
     def hear(self, song: Song) -> Heard:
-        found = self._teacher.posteriors(*read_mono(song.audio))
+        found = self._teacher.posteriors(*read(song.audio))
         bass = no_bass(len(found.classes)) if found.bass is None else found.bass
         return Heard(found.classes, bass, np.arange(len(found.classes)) * found.hop)
 

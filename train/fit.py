@@ -1,69 +1,172 @@
-"""The training loop of both stages, its checkpoints and its resumption.
+"""Training, whole: its settings, the loop, its checkpoints and its resumption.
 
-Stage 1 learns from a teacher's pseudo-labels alone; stage 2 starts from stage 1 and learns from true labels, with a
-share of pseudo-labelled crops in every batch so that real recordings are not forgotten.
+stage1      from pseudo-labels alone
+supervised  from true labels alone, from scratch
+stage2      from a student of stage 1, on true labels, with selective distillation from the teacher; a share of
+            pseudo-labelled crops in every batch, if wanted, so that real recordings are not forgotten
+
+A step on several processes (torchrun) is one of a batch that many times as large: each draws from its own share of the
+tracks, gradients are averaged.
 """
 
 from __future__ import annotations
 
+import copy
 import json
 import math
 import sys
 import time
 from pathlib import Path
+from typing import Any, Literal
 
 import numpy as np
 import torch
-from pydantic import BaseModel, ConfigDict, Field
-from safetensors import SafetensorError, safe_open
-from safetensors.torch import load_file, save_file
-from torch import Tensor
+from pydantic import BaseModel, ConfigDict, Field, model_validator
+from torch import Tensor, nn
+from torch.nn.parallel import DistributedDataParallel
 from torch.nn.utils import clip_grad_norm_
 from tqdm import tqdm
 
-from rtchord.cqt import Features
+from rtchord.cqt import DEFINITIONS
 from rtchord.errors import UserError
-from train.data import Batch, Tracks, merge
-from train.model import ModelConfig, Student
+from train.data import Augmentation, Batch, Tracks, merge, quality_groups
+from train.losses import class_weights, cross_entropy, distill, focal, mean_over, piece_means, selective_weight
+from train.model import ModelConfig
+from train.parallel import Ranks, made_ahead, processes
+from train.students import KINDS, AnyStudent, config_of, kind_of, load_student, load_tensors, save_student, tensors_of
+
+__all__ = ["FitConfig", "Run", "fit", "load_student", "save_student"]
+
+BATCHES_AHEAD = 4  # made by threads while a GPU computes
+DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 
 
 class FitConfig(BaseModel):
-    """Settings of one training run; kept in its checkpoint."""
+    """Settings of one training run; kept in its checkpoint, which only goes on with the same."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
+    stage: Literal["stage1", "supervised", "stage2"]
+    student: str = Field("live", description="a key of KINDS")
+    features: str | None = Field(None, description="a key of DEFINITIONS; None for the student's own")
     steps: int = Field(gt=0)
-    batch: int = Field(16, gt=0)
-    frames: int = Field(256, gt=0, description="frames of a crop")
+    batch: int = Field(16, gt=0, description="crops a step, of each process")
+    frames: int | None = Field(None, gt=0, description="of a crop; None for the student's own")
     learning_rate: float = Field(1e-3, gt=0)
-    warm_up: int = 300
-    weight_decay: float = 0.02
-    clip: float = 1.0
-    bass_weight: float = Field(0.3, description="of the bass loss beside the class loss")
+    warm_up: int = Field(300, ge=0, description="steps")
+    weight_decay: float = Field(0.02, ge=0)
+    clip: float = Field(1.0, gt=0, description="norm of the gradient at most")
+    targets: Literal["soft", "hard"] = Field("soft", description="pseudo-labels as they are, or their likeliest class")
+    bass_weight: float = Field(0.3, ge=0, description="of the bass loss beside the class loss")
     early: float = Field(1.0, ge=1, description="weight of true labels just after a change")
-    smoothing: float = Field(0.03, description="label smoothing of true labels")
-    rehearsal: float = Field(0.25, ge=0, lt=1, description="share of pseudo-labelled crops in a stage 2 batch")
-    ema: float = Field(0.999, description="decay of the averaged weights, which are the ones kept")
-    save_every: int = Field(500, gt=0)
+    focal: float = Field(0.0, ge=0, description="gamma of the focal loss; 0 is the cross-entropy")
+    smoothing: float = Field(0.03, ge=0, lt=1, description="label smoothing of the cross-entropy with hard targets")
+    balance: float = Field(0.0, ge=0, le=1, description="a quality's frames weigh (their number)^-balance")
+    rehearsal: float = Field(0.25, ge=0, lt=1, description="share of pseudo-labelled crops in a batch")
+    distil: bool = Field(True, description="stage 2 learns from the teacher too")
+    alpha: float = Field(0.3, ge=0, le=1, description="share of the distillation in the loss")
+    temperature: float = Field(3.0, ge=1)
+    selective: bool = Field(True, description="the teacher counts by its confidence")
+    low: float = Field(0.1, ge=0, le=1, description="confidence below which the teacher does not count")
+    high: float = Field(0.9, ge=0, le=1, description="confidence from which it counts less")
+    floor: float = Field(0.2, ge=0, le=1, description="what it counts where it is certain")
+    embedding_weight: float = Field(0.0, ge=0, lt=1, description="share of the embedding regulariser in the loss")
+    embedding_kind: Literal["distance-correlation", "cosine-distance-difference"] = "distance-correlation"
+    augmentation: Augmentation = Augmentation()
+    precision: Literal["fp32", "bf16", "fp16"] = "bf16"
+    ema: float = Field(0.999, ge=0, lt=1, description="decay of the averaged weights, which are the ones kept")
+    save_every: int = Field(500, gt=0, description="steps between checks: checkpoint, validation, log")
+    patience: int = Field(10, gt=0, description="checks without a better validation loss before the run stops")
+    validation_crops: int = Field(512, gt=0, description="of the validation set, evenly spread, at each check")
     seed: int = Field(0, ge=0)
 
+    @model_validator(mode="after")
+    def _consistent(self) -> FitConfig:
+        if self.student not in KINDS:
+            raise ValueError(f"student={self.student!r} is not one of {', '.join(KINDS)}")
+        if self.features is not None and self.features not in DEFINITIONS:
+            raise ValueError(f"features={self.features!r} is not one of {', '.join(DEFINITIONS)}")
+        if 0 < self.focal < 1:
+            raise ValueError(f"focal={self.focal} has no gradient at certainty; use 0 (cross-entropy), 1 or more")
+        if self.low > self.high:
+            raise ValueError(f"low={self.low} is above high={self.high}")
+        return self
 
-def cross_entropy(logits: Tensor, target: Tensor, known: Tensor, smoothing: float) -> Tensor:
-    """Mean cross-entropy against target distributions over the known frames."""
-    classes = logits.shape[-1]
-    target = target * (1 - smoothing) + smoothing / classes
-    loss = -(target * torch.log_softmax(logits.float(), -1)).sum(-1)
-    return (loss * known).sum() / known.sum().clamp(min=1)
+    @property
+    def definition(self) -> str:
+        return self.features or KINDS[self.student].definition
+
+    @property
+    def crop(self) -> int:
+        return self.frames or KINDS[self.student].frames
+
+    @property
+    def distilling(self) -> bool:
+        return self.stage == "stage2" and self.distil and self.alpha > 0
 
 
-def loss_of(model: Student, batch: Batch, config: FitConfig, smoothing: float) -> tuple[Tensor, float]:
-    """Loss, and the share of known frames whose most likely class is the target's."""
-    with torch.autocast("cpu", torch.bfloat16):
-        classes, bass = model(batch.frames)
-    loss = cross_entropy(classes, batch.classes, batch.known, smoothing)
-    loss = loss + config.bass_weight * cross_entropy(bass, batch.bass, batch.bass_known, smoothing)
-    hit = (classes.argmax(-1) == batch.classes.argmax(-1)).float()
-    return loss, float((hit * batch.known).sum() / batch.known.sum().clamp(min=1))
+class Objective(nn.Module):
+    """A batch to its loss. A module, so that processes can average the gradients of the student inside it."""
+
+    def __init__(self, student: AnyStudent, config: FitConfig, balance: Tensor | None = None) -> None:
+        super().__init__()
+        self.student, self.config = student, config
+        self.balance = balance  # (170,) weight of each class
+        self.smoothing = 0.0 if config.stage == "stage1" and config.targets == "soft" else config.smoothing
+
+    def forward(self, batch: Batch) -> tuple[Tensor, Tensor]:
+        """Loss, and the share of known frames whose most likely class is the target's."""
+        config = self.config
+        encoded, classes, bass = self.answers(batch.frames)
+        loss = self.prediction(classes, batch.classes, batch.known, batch.teacher, self.balance)
+        if bass is not None:
+            loss = loss + config.bass_weight * self.prediction(bass, batch.bass, batch.bass_known, batch.teacher_bass)
+        if batch.embedding is not None and batch.piece is not None:
+            clips = batch.piece[:, 0] >= 0
+            if int(clips.sum()) > 1:  # distances need two
+                from train.regularise import REGULARISERS
+
+                means = piece_means(encoded.float(), batch.piece, batch.embedding.shape[1])
+                apart = REGULARISERS[config.embedding_kind](means[clips], batch.embedding[clips])
+                loss = (1 - config.embedding_weight) * loss + config.embedding_weight * apart
+        return loss, self.hit(classes, batch)
+
+    def answers(self, frames: Tensor) -> tuple[Tensor, Tensor, Tensor | None]:
+        """What the heads read, and their logits, in the precision of the run."""
+        dtype = DTYPES[self.config.precision]
+        with torch.autocast(frames.device.type, dtype, enabled=dtype != torch.float32):
+            encoded = self.student.encode(frames)
+            return encoded, *self.student.heads(encoded)
+
+    def prediction(
+        self, logits: Tensor, target: Tensor, known: Tensor, teacher: Tensor | None, balance: Tensor | None = None
+    ) -> Tensor:
+        """alpha T^2 KL + (1 - alpha) focal where there is a teacher to learn from, else the latter alone."""
+        config = self.config
+        if config.focal:
+            loss = focal(logits, target, known, config.focal, balance)
+        else:
+            loss = cross_entropy(logits, target, known, self.smoothing, balance)
+        if teacher is None:
+            return loss
+        apart = distill(logits, teacher, config.temperature)
+        if config.selective:
+            apart = apart * selective_weight(teacher, config.temperature, config.low, config.high, config.floor)
+        present = (teacher.sum(-1) > 0).float()
+        return config.alpha * mean_over(apart, present) + (1 - config.alpha) * loss
+
+    def validation(self, batch: Batch) -> Tensor:
+        """(3,): sums over the known frames of the loss without a teacher, of the hits, and of the frames' weights."""
+        _, classes, bass = self.answers(batch.frames)
+        loss = self.prediction(classes, batch.classes, batch.known, None)
+        if bass is not None:
+            loss = loss + self.config.bass_weight * self.prediction(bass, batch.bass, batch.bass_known, None)
+        known = batch.known.sum()
+        return torch.stack((loss * known, self.hit(classes, batch) * known, known)).double()
+
+    @staticmethod
+    def hit(logits: Tensor, batch: Batch) -> Tensor:
+        return mean_over((logits.argmax(-1) == batch.classes.argmax(-1)).float(), batch.known).detach()
 
 
 def learning_rate(config: FitConfig, step: int) -> float:
@@ -75,127 +178,263 @@ def learning_rate(config: FitConfig, step: int) -> float:
 
 
 class Run:
-    """A run folder: `student.safetensors` (averaged weights and how they came to be), `resume.pt`, `log.jsonl`."""
+    """A run folder: `student.safetensors` (averaged weights, the best where there is validation, and how they came to
+    be), `resume.pt`, `log.jsonl`, `tensorboard/`."""
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
         self.weights = folder / "student.safetensors"
         self.resume = folder / "resume.pt"
         self.log = folder / "log.jsonl"
-
-
-def save_student(path: Path, model: Student, features: Features, provenance: dict[str, object]) -> None:
-    """Weights with model sizes, feature definition and provenance in the file's metadata."""
-    temporary = path.with_suffix(".tmp")
-    save_file(
-        {name: tensor.contiguous() for name, tensor in model.state_dict().items()},
-        temporary,
-        metadata={
-            "model": model.config.model_dump_json(),
-            "features": features.model_dump_json(),
-            "provenance": json.dumps(provenance),
-        },
-    )
-    temporary.replace(path)
-
-
-def load_student(path: Path) -> tuple[Student, Features, dict[str, object]]:
-    """A student in evaluation mode, its features and provenance."""
-    if not path.is_file():
-        raise UserError(f"no student at {str(path)!r}; train one with `python -m train stage1`")
-    try:
-        with safe_open(path, framework="pt") as file:
-            metadata = file.metadata() or {}
-    except SafetensorError as error:
-        raise UserError(f"{str(path)!r} is not a student of this project ({error})") from None
-    if not {"model", "features", "provenance"} <= metadata.keys():
-        raise UserError(f"{str(path)!r} is not a student of this project (its metadata is missing)")
-    model = Student(ModelConfig.model_validate_json(metadata["model"]))
-    model.load_state_dict(load_file(path))
-    features = Features.model_validate_json(metadata["features"])
-    return model.eval(), features, json.loads(metadata["provenance"])
+        self.tensorboard = folder / "tensorboard"
 
 
 def fit(
-    run: Run, config: FitConfig, features: Features, primary: list[Path], rehearsal: list[Path], initial: Path | None,
-    model_config: ModelConfig, resume: bool,
-) -> None:  # fmt: skip
-    """Train on `primary` (and `rehearsal`), from `initial` or from scratch, into `run`."""
+    run: Run, config: FitConfig, data: list[Path], *, rehearse: list[Path] | None = None,
+    validation: list[Path] | None = None, initial: Path | None = None, model_config: ModelConfig | None = None,
+    resume: bool = False, device: str = "auto",
+) -> AnyStudent:  # fmt: skip
+    """Train a student on the tracks of `data` into `run`; returns the averaged network after the last step.
+
+    `rehearse`: folders of pseudo-labelled tracks mixed into every batch. `validation`: folders of tracks with the same
+    kind of targets; the averaged weights with the least loss there are the ones kept, and the run ends after
+    `config.patience` checks without a better one. `initial`: a student of the same kind to start from (stage 2 needs
+    one). `model_config`: sizes of a student from scratch. `device`: "auto", "cpu" or "cuda". Under torchrun every
+    process calls this with the same arguments, and the first one writes.
+    """
+    if config.stage == "stage2" and initial is None:
+        raise UserError(
+            "stage2 goes on from a student; name it with --initial, or start from scratch with `supervised`"
+        )
+    if config.stage == "supervised" and rehearse:
+        raise UserError("supervised learns from true labels alone; use stage2 to mix pseudo-labelled tracks in")
     if run.resume.exists() and not resume:
         raise UserError(f"{str(run.folder)!r} holds a run already; go on with --resume, or choose another folder")
-    tracks = Tracks(primary, features)
-    second = Tracks(rehearsal, features) if rehearsal else None
-    provenance: dict[str, object] = {"fit": config.model_dump(), "hours": round(tracks.hours, 2), "soft": tracks.soft}
-    if second:
-        provenance["rehearsal_hours"] = round(second.hours, 2)
+    with processes(device) as ranks:
+        return _fit(run, config, ranks, data, rehearse or [], validation or [], initial, model_config)
+
+
+def _fit(
+    run: Run, config: FitConfig, ranks: Ranks, data: list[Path], rehearse: list[Path], validation: list[Path],
+    initial: Path | None, model_config: ModelConfig | None,
+) -> AnyStudent:  # fmt: skip
+    share = (ranks.rank, ranks.world)
+    targets = config.targets if config.stage == "stage1" else "true"
+    embedding = config.embedding_weight > 0
+    tracks = Tracks(data, config.definition, targets, share, teacher=config.distilling, embedding=embedding)
+    second = Tracks(rehearse, config.definition, config.targets, share) if rehearse else None
+    # Not shared out: of few tracks each process takes other crops.
+    held_out = Tracks(validation, config.definition, targets) if validation else None
+    provenance = _provenance(config, ranks, tracks, second)
     torch.manual_seed(config.seed)
-    if initial:
-        model, initial_features, before = load_student(initial)
-        if initial_features != features:
-            raise UserError(f"{str(initial)!r} was trained on another feature definition")
+    student, before = _student(config, initial, model_config, tracks)
+    if before is not None:
         provenance["before"] = before
-    else:
-        model = Student(model_config)
-        sample = torch.from_numpy(tracks.frames[:: max(1, len(tracks.frames) // 20_000)]).float()
-        model.mean.copy_(sample.mean())
-        model.std.copy_(sample.std())
-    average = Student(model.config)
-    average.load_state_dict(model.state_dict())
-    decayed = [p for p in model.parameters() if p.ndim >= 2]
-    plain = [p for p in model.parameters() if p.ndim < 2]
-    groups = [{"params": decayed, "weight_decay": config.weight_decay}, {"params": plain, "weight_decay": 0.0}]
+    student.to(ranks.device)
+    objective = Objective(student, config, _balance(config, ranks, tracks))
+    average = copy.deepcopy(student).eval()
+    train = DistributedDataParallel(objective) if ranks.world > 1 else objective
+    load_tensors(average, tensors_of(student))  # now every process has the first one's
+    trained = [p for p in student.parameters() if p.requires_grad]
+    groups = [
+        {"params": [p for p in trained if p.ndim >= 2], "weight_decay": config.weight_decay},
+        {"params": [p for p in trained if p.ndim < 2], "weight_decay": 0.0},
+    ]
     optimizer = torch.optim.AdamW(groups, lr=config.learning_rate, betas=(0.9, 0.98))
-    first = 0
-    if resume and run.resume.exists():
-        state = torch.load(run.resume, weights_only=True)
-        if state["config"] != config.model_dump():
-            raise UserError(f"{str(run.folder)!r} was started with other settings; repeat those, or start a new run")
-        model.load_state_dict(state["model"])
-        average.load_state_dict(state["average"])
-        optimizer.load_state_dict(state["optimizer"])
-        first = state["step"]
-    run.folder.mkdir(parents=True, exist_ok=True)
-    print(f"{tracks.hours:.1f} h of music, {sum(p.numel() for p in model.parameters()):,} parameters", file=sys.stderr)
+    scaler = torch.amp.GradScaler(ranks.device.type, enabled=config.precision == "fp16")
+    progress = Progress(run, config, ranks, student, average, optimizer, scaler)
+    first = progress.resumed()
+    if ranks.rank == 0:
+        run.folder.mkdir(parents=True, exist_ok=True)
+        print(
+            f"{provenance['hours']} h of music, {sum(p.numel() for p in trained):,} parameters, {ranks.world} x "
+            f"{ranks.device.type}",
+            file=sys.stderr,
+        )
 
     n_second = round(config.batch * config.rehearsal) if second else 0
-    model.train()
-    started, seen = time.monotonic(), first
-    with tqdm(range(first, config.steps), initial=first, total=config.steps, unit="step", desc="fit") as bar:
-        for step in bar:
-            rng = np.random.default_rng([config.seed, step])
-            torch.manual_seed(config.seed * 1_000_003 + step)  # dropout
-            batch = tracks.batch(rng, config.batch - n_second, config.frames, config.early)
-            if second and n_second:
-                batch = merge(batch, second.batch(rng, n_second, config.frames))
+
+    def make(step: int) -> Batch:
+        rng = np.random.default_rng([config.seed, step, ranks.rank])
+        batch = tracks.batch(rng, config.batch - n_second, config.crop, config.early, config.augmentation)
+        if second and n_second:
+            return merge(batch, second.batch(rng, n_second, config.crop, augmentation=config.augmentation))
+        return batch
+
+    student.train()
+    started = time.monotonic()
+    steps = range(first, first if progress.stopped else config.steps)
+    ahead = BATCHES_AHEAD if ranks.device.type == "cuda" else 0
+    with tqdm(
+        made_ahead(make, steps, ahead), initial=first, total=config.steps, unit="step", desc=config.stage,
+        disable=ranks.rank > 0,
+    ) as bar:  # fmt: skip
+        for step, batch in zip(steps, bar, strict=True):
+            torch.manual_seed(config.seed * 1_000_003 + step + ranks.rank * 1_000_000_007)  # dropout
             for group in optimizer.param_groups:
                 group["lr"] = learning_rate(config, step)
-            loss, hit = loss_of(model, batch, config, 0.0 if tracks.soft else config.smoothing)
+            loss, hit = train(batch.to(ranks.device))
             optimizer.zero_grad()
-            loss.backward()
-            clip_grad_norm_(model.parameters(), config.clip)
-            optimizer.step()
+            scaler.scale(loss).backward()
+            scaler.unscale_(optimizer)
+            clip_grad_norm_(trained, config.clip)
+            scaler.step(optimizer)
+            scaler.update()
             decay = min(config.ema, (1 + step) / (10 + step))
             with torch.no_grad():
-                for mean, new in zip(average.parameters(), model.parameters(), strict=True):
+                for mean, new in zip(average.parameters(), student.parameters(), strict=True):
                     mean.lerp_(new, 1 - decay)
             if step % 20 == 0:
-                bar.set_postfix(loss=f"{loss.item():.3f}", hit=f"{hit:.3f}")
+                bar.set_postfix(loss=f"{loss.item():.3f}", hit=f"{hit.item():.3f}")
             done = step + 1
             if done % config.save_every == 0 or done == config.steps:
-                per_step = (time.monotonic() - started) / (done - seen)
-                line = {"step": done, "loss": round(loss.item(), 4), "hit": round(hit, 4), "s_per_step": per_step}
-                with run.log.open("a") as log:
-                    log.write(json.dumps(line) + "\n")
-                save_student(run.weights, average, features, {**provenance, "step": done})
-                temporary = run.resume.with_suffix(".tmp")
-                torch.save(
-                    {
-                        "config": config.model_dump(),
-                        "step": done,
-                        "model": model.state_dict(),
-                        "average": average.state_dict(),
-                        "optimizer": optimizer.state_dict(),
-                    },
-                    temporary,
-                )
-                temporary.replace(run.resume)
+                line = {"loss": loss.item(), "hit": hit.item(), "learning_rate": learning_rate(config, step)}
+                if held_out:
+                    line |= validate(average, config, ranks, held_out)
+                line["s_per_step"] = (time.monotonic() - started) / (done - first)
+                progress.check(done, line, {**provenance, "step": done})
+                if progress.stopped:
+                    break
+    progress.close()
+    return average
+
+
+def _provenance(config: FitConfig, ranks: Ranks, tracks: Tracks, second: Tracks | None) -> dict[str, object]:
+    """What a student's file says of its training; UserError where no process has the teachers that are asked for."""
+    having = [sum(name in one.track for one in tracks.opened) for name in ("classes", "embedding")]
+    numbers = torch.tensor([tracks.hours, second.hours if second else 0.0, *having], dtype=torch.float64)
+    hours, second_hours, taught, embedded = ranks.total(numbers).tolist()
+    if config.distilling and not taught:
+        raise UserError("no track has a teacher's posteriors beside its true labels; add them, or give --distil off")
+    if config.embedding_weight and not embedded:
+        raise UserError("no track has an embedding teacher's vectors; add them, or leave out --embedding-weight")
+    provenance: dict[str, object] = {"fit": config.model_dump(), "hours": round(hours, 2), "soft": tracks.soft}
+    if ranks.world > 1:
+        provenance["processes"] = ranks.world
+    if second:
+        provenance["rehearsal_hours"] = round(second_hours, 2)
+    return provenance
+
+
+def _student(
+    config: FitConfig, initial: Path | None, sizes: ModelConfig | None, tracks: Tracks
+) -> tuple[AnyStudent, dict[str, object] | None]:
+    """The network to train, and the provenance of the one it starts from."""
+    if sizes and config.student != "live" and sizes.model_fields_set - {"dropout"}:
+        raise UserError(f"the student {config.student!r} has the sizes of its paper; only its dropout can be set")
+    if initial is None:
+        student = KINDS[config.student].build(sizes)
+        sample = tracks.sample(20_000)
+        student.mean.copy_(sample.mean())
+        student.std.copy_(sample.std().clamp(min=1e-6))
+        return student, None
+    student, features, before = load_student(initial)
+    if kind_of(student) != config.student:
+        raise UserError(f"{str(initial)!r} is a student {kind_of(student)!r}, not {config.student!r}; see --student")
+    if features != tracks.features:
+        raise UserError(f"{str(initial)!r} was trained on another feature definition than {config.definition!r}")
+    if sizes and sizes != config_of(student):
+        raise UserError(f"{str(initial)!r} has other sizes than the ones given; leave those out to keep its own")
+    return student, before
+
+
+def _balance(config: FitConfig, ranks: Ranks, tracks: Tracks) -> Tensor | None:
+    """(170,) weights of the classes, from the frames of each quality in all processes' tracks."""
+    if not config.balance:
+        return None
+    return class_weights(ranks.total(tracks.quality_counts()), config.balance)[quality_groups()].to(ranks.device)
+
+
+@torch.no_grad()
+def validate(average: AnyStudent, config: FitConfig, ranks: Ranks, tracks: Tracks) -> dict[str, float]:
+    """Loss and hits of the averaged network on crops of the validation set, unchanged and always the same ones."""
+    which, first = tracks.windows(config.crop)
+    chosen = np.linspace(0, len(which) - 1, min(len(which), config.validation_crops)).round().astype(np.int64)
+    mine = chosen[ranks.rank :: ranks.world]
+    objective = Objective(average, config)
+    sums = torch.zeros(3, dtype=torch.float64, device=ranks.device)
+    for start in range(0, len(mine), config.batch):
+        part = mine[start : start + config.batch]
+        sums += objective.validation(tracks.at(which[part], first[part], config.crop).to(ranks.device))
+    loss, hit, known = ranks.total(sums).tolist()
+    if not known:
+        raise UserError("the validation set has no labelled frame; give another folder with --validation")
+    return {"validation_loss": loss / known, "validation_hit": hit / known}
+
+
+class Progress:
+    """What a run knows of itself between steps: its checkpoint, its log, its best validation loss so far."""
+
+    def __init__(
+        self, run: Run, config: FitConfig, ranks: Ranks, student: AnyStudent, average: AnyStudent,
+        optimizer: torch.optim.Optimizer, scaler: torch.amp.GradScaler,
+    ) -> None:  # fmt: skip
+        self.run, self.config, self.ranks = run, config, ranks
+        self.student, self.average, self.optimizer, self.scaler = student, average, optimizer, scaler
+        self.settings = {"fit": config.model_dump(), "sizes": config_of(student).model_dump(), "world": ranks.world}
+        self.best, self.waited = math.inf, 0
+        self.writer: Any = None
+
+    @property
+    def stopped(self) -> bool:
+        return self.waited >= self.config.patience
+
+    def resumed(self) -> int:
+        """Take up the run's last checkpoint, if it has one; steps done so far."""
+        if not self.run.resume.exists():
+            return 0
+        state = torch.load(self.run.resume, map_location=self.ranks.device, weights_only=True)
+        if {name: state.get(name) for name in self.settings} != self.settings:
+            raise UserError(
+                f"{str(self.run.folder)!r} was started with other settings; repeat those, or start a new run"
+            )
+        load_tensors(self.student, state["student"])
+        load_tensors(self.average, state["average"])
+        self.optimizer.load_state_dict(state["optimizer"])
+        self.scaler.load_state_dict(state["scaler"])
+        self.best, self.waited = state["best"], state["waited"]
+        return int(state["step"])
+
+    def check(self, step: int, line: dict[str, float], provenance: dict[str, object]) -> None:
+        """Keep the averaged weights if they are the best, the state of the run, and a line of its log."""
+        if not all(map(math.isfinite, line.values())):
+            raise UserError(
+                f"at step {step} the loss is no number any more; lower --learning-rate, and --resume elsewhere"
+            )
+        loss = line.get("validation_loss")
+        better = loss is None or loss < self.best
+        if loss is not None:
+            self.best, self.waited = (loss, 0) if better else (self.best, self.waited + 1)
+        if self.ranks.rank > 0:
+            return
+        if better:
+            kept = {name: round(line[name], 5) for name in ("validation_loss", "validation_hit") if name in line}
+            save_student(self.run.weights, self.average, DEFINITIONS[self.config.definition], {**provenance, **kept})
+        temporary = self.run.resume.with_suffix(".tmp")
+        torch.save(
+            {
+                **self.settings,
+                "step": step,
+                "student": tensors_of(self.student),
+                "average": tensors_of(self.average),
+                "optimizer": self.optimizer.state_dict(),
+                "scaler": self.scaler.state_dict(),
+                "best": self.best,
+                "waited": self.waited,
+            },
+            temporary,
+        )
+        temporary.replace(self.run.resume)
+        with self.run.log.open("a") as log:
+            log.write(json.dumps({"step": step, **{name: float(f"{x:.6g}") for name, x in line.items()}}) + "\n")
+        if self.writer is None:
+            from torch.utils.tensorboard import SummaryWriter
+
+            self.writer = SummaryWriter(str(self.run.tensorboard), purge_step=step)
+        for name, number in line.items():
+            self.writer.add_scalar(name, number, step)
+        self.writer.flush()
+
+    def close(self) -> None:
+        if self.writer is not None:
+            self.writer.close()

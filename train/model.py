@@ -8,6 +8,9 @@
 
 Attention over time knows only relative age (a learnt bias per head and age), and its keys and values are cached: a
 step computes one frame. Run over a whole sequence, the same weights give the same numbers (tests prove it).
+
+With `future` > 0 every attention over time also sees that many frames ahead: the same layout made bidirectional, a
+student for whole recordings. The mask, the biases of the ages to come and the lack of a cache are the only difference.
 """
 
 from __future__ import annotations
@@ -20,6 +23,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from rtchord.chords import N_BASS, N_CLASSES
+from rtchord.errors import UserError
 
 
 class ModelConfig(BaseModel):
@@ -28,16 +32,17 @@ class ModelConfig(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     bins: int = 144
-    token_bins: int = Field(12, description="bins a token advances; bins must be a multiple")
+    token_bins: int = Field(12, gt=0, description="bins a token advances; bins must be a multiple")
     token_width: int = 32
     token_heads: int = 2
     frequency_layers: int = 2
     width: int = 160
     heads: int = 5
-    context: int = Field(64, description="frames an attention layer sees, the newest included")
+    context: int = Field(64, gt=0, description="frames an attention layer sees, the newest included")
+    future: int = Field(0, ge=0, description="frames after the present one that it sees as well; 0 is causal")
     temporal_layers: int = 3
     decoder_layers: int = 2
-    dropout: float = 0.1
+    dropout: float = Field(0.1, ge=0, lt=1)
 
 
 @dataclass
@@ -53,18 +58,22 @@ class Cache:
     filled: Tensor
 
 
-class CausalAttention(nn.Module):
-    """Multi-head attention over the last `context` frames, with a learnt bias per head and age."""
+class RelativeAttention(nn.Module):
+    """Multi-head attention over the last `context` frames and the next `future` ones, with a learnt bias per age.
+
+    `bias` (heads, future + context): column i is that of age i - future; a frame still to come has a negative age.
+    """
 
     def __init__(self, config: ModelConfig) -> None:
         super().__init__()
-        self.heads, self.context = config.heads, config.context
+        self.heads, self.context, self.future = config.heads, config.context, config.future
         self.query = nn.Linear(config.width, config.width)
         self.key_value = nn.Linear(config.width, 2 * config.width)
         self.out = nn.Linear(config.width, config.width)
         # Starts as ALiBi (Press et al. 2022): nearer frames count more, by a different slope in each head.
         slopes = 2.0 ** -torch.arange(2, 2 + config.heads).float()
-        self.bias = nn.Parameter(-slopes[:, None] * torch.arange(config.context).float() / 4)
+        ages = torch.arange(-config.future, config.context)
+        self.bias = nn.Parameter(-slopes[:, None] * ages.abs().float() / 4)
 
     def split(self, x: Tensor) -> Tensor:
         """(batch, frames, width) -> (batch, heads, frames, width / heads)"""
@@ -73,34 +82,41 @@ class CausalAttention(nn.Module):
     def forward(self, x: Tensor, source: Tensor) -> Tensor:
         """All frames at once: x and source (batch, frames, width).
 
-        Frames go in blocks of `context`: a query can only see its own block and the one before, which keeps the cost
-        linear in the number of frames.
+        Frames go in blocks as long as the reach to one side: a query can only see its own block, the one before and,
+        where there is a future, the one after, which keeps the cost linear in the number of frames.
         """
-        size, frames = self.context, x.shape[1]
+        size, frames = max(self.context, self.future), x.shape[1]
         blocks = -(-frames // size)
         padding = (0, 0, 0, blocks * size - frames)
         keys, values = self.key_value(functional.pad(source, padding)).chunk(2, dim=-1)
         query = self.split(self.query(functional.pad(x, padding))).unflatten(2, (blocks, size))
-        key, value = (self._with_previous(self.split(part).unflatten(2, (blocks, size))) for part in (keys, values))
-        scores = query @ key.transpose(-1, -2) * (key.shape[-1] ** -0.5) + self._block_bias(blocks)
+        key, value = (self._with_neighbours(self.split(part).unflatten(2, (blocks, size))) for part in (keys, values))
+        scores = query @ key.transpose(-1, -2) * (key.shape[-1] ** -0.5) + self._block_bias(blocks, size, frames)
         y = (torch.softmax(scores, dim=-1) @ value).flatten(2, 3)[:, :, :frames]
         return self.out(y.transpose(1, 2).flatten(2))
 
-    @staticmethod
-    def _with_previous(blocks: Tensor) -> Tensor:
-        """(batch, heads, blocks, size, d) -> (batch, heads, blocks, 2 size, d): each block after the one before it."""
+    def _with_neighbours(self, blocks: Tensor) -> Tensor:
+        """(batch, heads, blocks, size, d) -> (.., blocks, 2 or 3 size, d): each block after the one before it, and
+        before the one after it where there is a future."""
         previous = functional.pad(blocks[:, :, :-1], (0, 0, 0, 0, 1, 0))
-        return torch.cat((previous, blocks), dim=3)
+        if not self.future:
+            return torch.cat((previous, blocks), dim=3)
+        following = functional.pad(blocks[:, :, 1:], (0, 0, 0, 0, 0, 1))
+        return torch.cat((previous, blocks, following), dim=3)
 
-    def _block_bias(self, blocks: int) -> Tensor:
-        """(heads, blocks, size, 2 size): the bias of each age; -inf for the future, beyond the context, before 0."""
-        size = self.context
-        columns = torch.arange(2 * size, device=self.bias.device)
+    def _block_bias(self, blocks: int, size: int, frames: int) -> Tensor:
+        """(heads, blocks, size, 2 or 3 size): the bias of each age; -inf for what is out of reach, before the first
+        frame or after the last."""
+        columns = torch.arange((3 if self.future else 2) * size, device=self.bias.device)
         age = columns[:size, None] + size - columns[None, :]
-        hidden = (age < 0) | (age >= size)
+        hidden = (age < -self.future) | (age >= self.context)
         before_start = columns < size
         hidden = torch.stack([hidden | before_start] + [hidden] * (blocks - 1))
-        bias = self.bias[:, age.clamp(0, size - 1)]
+        if self.future:
+            starts = (torch.arange(blocks, device=columns.device) - 1) * size
+            after_end = (starts[:, None] + columns >= frames)[:, None, :]
+            hidden = hidden | (after_end & (age != 0))  # a row of padding sees itself: softmax of nothing is no number
+        bias = self.bias[:, age.clamp(-self.future, self.context - 1) + self.future]
         return bias[:, None].masked_fill(hidden, float("-inf"))
 
     def step(self, x: Tensor, source: Tensor, keys: Tensor, values: Tensor, empty: Tensor) -> tuple[Tensor, ...]:
@@ -171,7 +187,7 @@ class Student(nn.Module):
         self.embed = nn.Linear(config.bins, config.width)
 
         def attention() -> nn.ModuleDict:
-            return nn.ModuleDict({"norm": nn.LayerNorm(config.width), "attention": CausalAttention(config)})
+            return nn.ModuleDict({"norm": nn.LayerNorm(config.width), "attention": RelativeAttention(config)})
 
         self.temporal = nn.ModuleList(
             nn.ModuleDict({"self": attention(), "feed": feed_forward(config.width)})
@@ -188,11 +204,17 @@ class Student(nn.Module):
         self.bass = nn.Linear(config.width, N_BASS)
 
     @property
+    def width(self) -> int:
+        """Channels of what `encode` gives."""
+        return self.config.width
+
+    @property
     def cached_layers(self) -> int:
         return self.config.temporal_layers + 2 * self.config.decoder_layers
 
     def empty_cache(self, batch: int = 1) -> Cache:
         """Cache of a stream that has heard nothing."""
+        self._causal_only()
         c = self.config
         shape = (self.cached_layers, batch, c.heads, c.context - 1, c.width // c.heads)
         like = self.classes.weight
@@ -200,6 +222,10 @@ class Student(nn.Module):
 
     def forward(self, frames: Tensor) -> tuple[Tensor, Tensor]:
         """frames (batch, time, bins) -> logits (batch, time, 170), (batch, time, 13)."""
+        return self.heads(self.encode(frames))
+
+    def encode(self, frames: Tensor) -> Tensor:
+        """frames (batch, time, bins) -> what the heads read (batch, time, width)."""
 
         def attend(block: nn.ModuleDict, y: Tensor, source: Tensor | None) -> Tensor:
             x = block["norm"](y)
@@ -207,8 +233,13 @@ class Student(nn.Module):
 
         return self._run(frames, attend)
 
+    def heads(self, encoded: Tensor) -> tuple[Tensor, Tensor]:
+        """(.., width) -> logits (.., 170), (.., 13)."""
+        return self.classes(encoded), self.bass(encoded)
+
     def step(self, frame: Tensor, cache: Cache) -> tuple[Tensor, Tensor, Cache]:
-        """frame (batch, bins) -> logits (batch, 170), (batch, 13) and the advanced cache."""
+        """frame (batch, bins) -> logits (batch, 170), (batch, 13) and the advanced cache; UserError with a future."""
+        self._causal_only()
         rows = torch.arange(self.config.context, device=cache.filled.device)
         missing = rows < self.config.context - 1 - cache.filled[:, None]
         empty = torch.where(missing, float("-inf"), 0.0).to(cache.keys.dtype)[:, None, None, :]
@@ -224,12 +255,19 @@ class Student(nn.Module):
             values.append(value)
             return y + out
 
-        classes, bass = self._run(frame[:, None, :], attend)
+        classes, bass = self.heads(self._run(frame[:, None, :], attend))
         filled = torch.clamp(cache.filled + 1, max=self.config.context - 1)
         return classes[:, 0], bass[:, 0], Cache(torch.stack(keys), torch.stack(values), filled)
 
-    def _run(self, frames: Tensor, attend) -> tuple[Tensor, Tensor]:  # type: ignore[no-untyped-def]
-        """The network; `attend(block, y, source)` is the only thing that differs between sequence and step."""
+    def _causal_only(self) -> None:
+        if self.config.future:
+            raise UserError(
+                f"this student sees {self.config.future} frames ahead, so it cannot go step by step; "
+                "train one with `--future 0` for that"
+            )
+
+    def _run(self, frames: Tensor, attend) -> Tensor:  # type: ignore[no-untyped-def]
+        """The network but for its heads; sequence and step differ in `attend(block, y, source)` alone."""
         x = ((frames - self.mean) / self.std).to(self.embed.weight.dtype)
         memory = self.embed(x)
         for layer in self.temporal:
@@ -241,5 +279,4 @@ class Student(nn.Module):
             y = attend(layer["self"], y, None)
             y = attend(layer["cross"], y, source)
             y = y + self.dropout(layer["feed"](y))
-        y = self.norm(y)
-        return self.classes(y), self.bass(y)
+        return self.norm(y)

@@ -3,7 +3,8 @@
 BTC: Park et al., ISMIR 2019. 2E1D: Nguyen et al., arXiv 2602.19778 (2026). Both map log constant-Q magnitudes
 (batch, frames, 144) of librosa's transform at hop 2048 to logits of the 170 classes of `rtchord.chords`, and see the
 whole of a window of 108 frames. Modules are named as their checkpoints name tensors, so that those load strictly; the
-code is ours. They are here to run what others trained: dropout, which only training needs, is left out.
+code is ours. They run what others trained, and are trained as students (`train.students`): `dropout`, 0 unless asked
+for, stands where the authors have it.
 
 Our own student, causal and streaming, is `train.model`.
 """
@@ -29,24 +30,49 @@ BINS = 144
 
 
 class Published(nn.Module):
-    """What both have in common: the checkpoint's normalisation, applied before the network."""
+    """What both have in common: the checkpoint's normalisation, applied before the network, and its two halves.
+
+    `width`: channels of what `encode` gives. A subclass sets `body`, normalised frames (batch, frames, 144) ->
+    (batch, frames, width), and `head`, that -> logits of the classes.
+    """
 
     mean: Tensor
     std: Tensor
+    width: int
 
-    def __init__(self) -> None:
+    def __init__(self, dropout: float) -> None:
         super().__init__()
+        self.dropout = dropout
         # The published layouts keep them beside the tensors, not among them.
         self.register_buffer("mean", torch.zeros(()), persistent=False)
         self.register_buffer("std", torch.ones(()), persistent=False)
 
     def forward(self, frames: Tensor) -> Tensor:
         """Log magnitudes (batch, frames, 144) float32 -> logits (batch, frames, 170), as precise as the weights."""
-        return self.logits(((frames - self.mean) / self.std).to(next(self.parameters()).dtype))
+        return self.head(self.encode(frames))
+
+    def encode(self, frames: Tensor) -> Tensor:
+        """Log magnitudes (batch, frames, 144) -> what the head reads (batch, frames, width)."""
+        return self.body(((frames - self.mean) / self.std).to(next(self.parameters()).dtype))
+
+    def heads(self, encoded: Tensor) -> tuple[Tensor, None]:
+        """(.., width) -> logits (.., 170); these layouts have no bass."""
+        return self.head(encoded), None
 
     def logits(self, x: Tensor) -> Tensor:
-        """The same of normalised frames."""
+        """Normalised frames (batch, frames, 144) -> logits (batch, frames, 170)."""
+        return self.head(self.body(x))
+
+    def body(self, x: Tensor) -> Tensor:
         raise NotImplementedError
+
+    def head(self, encoded: Tensor) -> Tensor:
+        raise NotImplementedError
+
+
+def unused(module: nn.Module) -> nn.Module:
+    """A module that the published layout holds but its network does not use: nothing trains it."""
+    return module.requires_grad_(False)
 
 
 def attend(query: Tensor, key: Tensor, value: Tensor, heads: int, hidden: Tensor | None = None) -> Tensor:
@@ -83,7 +109,9 @@ class Attention(nn.Module):
         self.in_proj_weight = nn.Parameter(torch.empty(3 * width, width))
         self.in_proj_bias = nn.Parameter(torch.zeros(3 * width))
         self.out_proj = nn.Linear(width, width)
+        # As torch's MultiheadAttention, which the authors use, begins.
         nn.init.xavier_uniform_(self.in_proj_weight)
+        nn.init.zeros_(self.out_proj.bias)
 
     def forward(self, x: Tensor, source: Tensor | None = None) -> Tensor:
         """To `source`, or to x itself; both (batch, tokens, width)."""
@@ -97,31 +125,36 @@ class Attention(nn.Module):
 
 
 class FeedForward(nn.Module):
-    """y = norm_layer(x + alpha * linear2(relu(norm(linear1(x)))))."""
+    """y = norm_layer(x + alpha * linear2(relu(norm(linear1(x))))), with dropout after each of the two steps."""
 
-    def __init__(self, width: int) -> None:
+    def __init__(self, width: int, dropout: float) -> None:
         super().__init__()
         self.alpha = nn.Parameter(torch.zeros(1))
         self.linear1 = nn.Linear(width, 4 * width)
         self.norm = nn.LayerNorm(4 * width)
         self.linear2 = nn.Linear(4 * width, width)
         self.norm_layer = nn.LayerNorm(width)
+        self.drop = nn.Dropout(dropout)
 
     def forward(self, x: Tensor) -> Tensor:
-        return self.norm_layer(x + self.alpha * self.linear2(torch.relu(self.norm(self.linear1(x)))))
+        inner = self.drop(torch.relu(self.norm(self.linear1(x))))
+        return self.norm_layer(x + self.alpha * self.drop(self.linear2(inner)))
 
 
 class Encoder(nn.Module):
     """Self-attention over the `tokens` of a batch, `width` wide; then `fc` over `groups` of them side by side."""
 
-    def __init__(self, width: int, heads: int, groups: int, position_weight: float, layers: int) -> None:
+    def __init__(
+        self, width: int, heads: int, groups: int, position_weight: float, layers: int, dropout: float
+    ) -> None:
         super().__init__()
         self.width, self.groups, self.position_weight = width, groups, position_weight
         self.attn_layer = nn.ModuleList(Attention(width, heads) for _ in range(layers))
-        self.ff_layer = nn.ModuleList(FeedForward(width) for _ in range(layers))
+        self.ff_layer = nn.ModuleList(FeedForward(width, dropout) for _ in range(layers))
         self.attn_alphas = alphas(layers)
         self.fc = nn.Linear(width * groups, width * groups)
         self.norm_layer = nn.LayerNorm(width * groups)
+        self.drop = nn.Dropout(dropout)
 
     def forward(self, x: Tensor) -> Tensor:
         """(batch, frames, width * groups) -> the same; with groups, frames do not see each other."""
@@ -129,28 +162,29 @@ class Encoder(nn.Module):
         y = y + self.position_weight * positions(y)
         for attention, alpha, feed in zip(self.attn_layer, self.attn_alphas, self.ff_layer, strict=True):
             y = feed(y + alpha * attention(y))
-        return self.norm_layer(self.fc(y.reshape(x.shape)))
+        return self.norm_layer(self.fc(self.drop(y.reshape(x.shape))))
 
 
 class Decoder(nn.Module):
     """Reads the sum of both encoders; attends to itself and to the temporal encoder."""
 
-    def __init__(self, width: int, heads: int, layers: int) -> None:
+    def __init__(self, width: int, heads: int, layers: int, dropout: float) -> None:
         super().__init__()
         self.attn_layer1 = nn.ModuleList(Attention(width, heads) for _ in range(layers))
         self.attn_layer2 = nn.ModuleList(Attention(width, heads) for _ in range(layers))
-        self.ff_layer = nn.ModuleList(FeedForward(width) for _ in range(layers))
+        self.ff_layer = nn.ModuleList(FeedForward(width, dropout) for _ in range(layers))
         self.attn1_alphas, self.attn2_alphas = alphas(layers), alphas(layers)
-        self.fc = nn.Linear(width, width)  # published, but not used
+        self.fc = unused(nn.Linear(width, width))
         self.norm_layer = nn.LayerNorm(width)  # one for all layers
+        self.drop = nn.Dropout(dropout)
 
     def forward(self, frequency: Tensor, temporal: Tensor) -> Tensor:
         y = frequency + temporal
         y = y + 0.01 * positions(y)
         parts = (self.attn_layer1, self.attn1_alphas, self.attn_layer2, self.attn2_alphas, self.ff_layer)
         for own, own_alpha, cross, cross_alpha, feed in zip(*parts, strict=True):
-            y = self.norm_layer(y + own_alpha * own(y))
-            y = self.norm_layer(y + cross_alpha * cross(y, temporal))
+            y = self.norm_layer(y + own_alpha * self.drop(own(y)))
+            y = self.norm_layer(y + cross_alpha * self.drop(cross(y, temporal)))
             y = feed(y)
         return y
 
@@ -158,11 +192,12 @@ class Decoder(nn.Module):
 class Transformer(nn.Module):
     """Two encoders, one decoder."""
 
-    def __init__(self, layers: int) -> None:
+    def __init__(self, layers: int, dropout: float) -> None:
         super().__init__()
-        self.encoder_f = nn.ModuleList([Encoder(12, heads=6, groups=12, position_weight=0.01, layers=layers)])
-        self.encoder_t = nn.ModuleList([Encoder(BINS, heads=8, groups=1, position_weight=0.02, layers=layers)])
-        self.decoder = Decoder(BINS, heads=8, layers=layers)
+        both = {"layers": layers, "dropout": dropout}
+        self.encoder_f = nn.ModuleList([Encoder(12, heads=6, groups=12, position_weight=0.01, **both)])
+        self.encoder_t = nn.ModuleList([Encoder(BINS, heads=8, groups=1, position_weight=0.02, **both)])
+        self.decoder = Decoder(BINS, heads=8, **both)
 
     def forward(self, x: Tensor) -> Tensor:
         return self.decoder(self.encoder_f[0](x), self.encoder_t[0](x))
@@ -171,13 +206,19 @@ class Transformer(nn.Module):
 class TwoEncoders(Published):
     """2E1D: 3,031,249 parameters. A frequency encoder, a temporal encoder, a decoder; published ones have 5 layers."""
 
-    def __init__(self, layers: int = 5) -> None:
-        super().__init__()
-        self.transformer = Transformer(layers)
-        self.fc = nn.Linear(BINS, N_CLASSES)
+    width = BINS
 
-    def logits(self, x: Tensor) -> Tensor:
-        return self.fc(self.transformer(x))
+    def __init__(self, layers: int = 5, dropout: float = 0.0) -> None:
+        super().__init__(dropout)
+        self.transformer = Transformer(layers, dropout)
+        self.fc = nn.Linear(BINS, N_CLASSES)
+        self.drop = nn.Dropout(dropout)
+
+    def body(self, x: Tensor) -> Tensor:
+        return self.transformer(x)
+
+    def head(self, encoded: Tensor) -> Tensor:
+        return self.fc(self.drop(encoded))
 
 
 # BTC
@@ -213,42 +254,44 @@ class Convolution(nn.Module):
 
 
 class Convolutions(nn.Module):
-    """Two convolutions over time, three frames wide; a ReLU after both."""
+    """Two convolutions over time, three frames wide; a ReLU and dropout after both."""
 
-    def __init__(self, width: int) -> None:
+    def __init__(self, width: int, dropout: float) -> None:
         super().__init__()
         self.layers = nn.ModuleList(Convolution(width) for _ in range(2))
+        self.drop = nn.Dropout(dropout)
 
     def forward(self, x: Tensor) -> Tensor:
         y = x.transpose(1, 2)
         for layer in self.layers:
-            y = torch.relu(layer.conv(y))
+            y = self.drop(torch.relu(layer.conv(y)))
         return y.transpose(1, 2)
 
 
 class Block(nn.Module):
-    """Attention to one side, then convolutions."""
+    """Attention to one side, then convolutions; dropout after each sum with its input."""
 
-    def __init__(self, width: int, heads: int) -> None:
+    def __init__(self, width: int, heads: int, dropout: float) -> None:
         super().__init__()
         self.heads = heads
         self.multi_head_attention = BiasFreeAttention(width)
-        self.positionwise_convolution = Convolutions(width)
+        self.positionwise_convolution = Convolutions(width, dropout)
         self.layer_norm_mha = Norm(width)
         self.layer_norm_ffn = Norm(width)
+        self.drop = nn.Dropout(dropout)
 
     def forward(self, x: Tensor, hidden: Tensor) -> Tensor:
-        x = x + self.multi_head_attention(self.layer_norm_mha(x), self.heads, hidden)
-        return x + self.positionwise_convolution(self.layer_norm_ffn(x))
+        x = self.drop(x + self.multi_head_attention(self.layer_norm_mha(x), self.heads, hidden))
+        return self.drop(x + self.positionwise_convolution(self.layer_norm_ffn(x)))
 
 
 class TwoSides(nn.Module):
     """A block that sees the past and one that sees the future, side by side."""
 
-    def __init__(self, width: int, heads: int) -> None:
+    def __init__(self, width: int, heads: int, dropout: float) -> None:
         super().__init__()
-        self.attn_block = Block(width, heads)
-        self.backward_attn_block = Block(width, heads)
+        self.attn_block = Block(width, heads, dropout)
+        self.backward_attn_block = Block(width, heads, dropout)
         self.linear = nn.Linear(2 * width, width)
 
     def forward(self, x: Tensor, future: Tensor) -> Tensor:
@@ -264,10 +307,10 @@ def timing(x: Tensor) -> Tensor:
 
 
 class Layers(nn.Module):
-    def __init__(self, width: int, heads: int, layers: int) -> None:
+    def __init__(self, width: int, heads: int, layers: int, dropout: float) -> None:
         super().__init__()
         self.embedding_proj = nn.Linear(BINS, width, bias=False)
-        self.self_attn_layers = nn.ModuleList(TwoSides(width, heads) for _ in range(layers))
+        self.self_attn_layers = nn.ModuleList(TwoSides(width, heads, dropout) for _ in range(layers))
         self.layer_norm = Norm(width)
 
     def forward(self, x: Tensor) -> Tensor:
@@ -283,19 +326,24 @@ class OutputLayer(nn.Module):
     def __init__(self, width: int) -> None:
         super().__init__()
         self.output_projection = nn.Linear(width, N_CLASSES)
-        self.lstm = nn.LSTM(width, width // 2, batch_first=True, bidirectional=True)  # published, but not used
+        self.lstm = unused(nn.LSTM(width, width // 2, batch_first=True, bidirectional=True))
 
 
 class BTC(Published):
     """BTC (bi-directional transformer for chords), large vocabulary: 3,036,842 parameters, 8 layers."""
 
-    def __init__(self, layers: int = 8) -> None:
-        super().__init__()
-        self.self_attn_layers = Layers(128, heads=4, layers=layers)
-        self.output_layer = OutputLayer(128)
+    width = 128
 
-    def logits(self, x: Tensor) -> Tensor:
-        return self.output_layer.output_projection(self.self_attn_layers(x))
+    def __init__(self, layers: int = 8, dropout: float = 0.0) -> None:
+        super().__init__(dropout)
+        self.self_attn_layers = Layers(self.width, heads=4, layers=layers, dropout=dropout)
+        self.output_layer = OutputLayer(self.width)
+
+    def body(self, x: Tensor) -> Tensor:
+        return self.self_attn_layers(x)
+
+    def head(self, encoded: Tensor) -> Tensor:
+        return self.output_layer.output_projection(encoded)
 
 
 # Checkpoints

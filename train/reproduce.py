@@ -13,6 +13,7 @@ Every step is a command of `python -m train` with its arguments, as a user would
 from __future__ import annotations
 
 import json
+import shlex
 import subprocess
 import sys
 import time
@@ -27,7 +28,10 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from rtchord.errors import UserError
 
-STUDENTS = ("btc", "2e1d", "live")
+# The feature definition of each student. BTC's own is that of its published checkpoint; fresh networks share 2E1D's, so
+# that one transform does for both.
+DEFINITIONS = {"btc": "librosa-0.11", "2e1d": "librosa-0.11", "live": "live"}
+STUDENTS = tuple(DEFINITIONS)
 
 
 class Size(BaseModel):
@@ -54,6 +58,10 @@ class Size(BaseModel):
     live_batch: int = Field(16, gt=0, description="crops of the streaming student")
     frames: int | None = Field(None, gt=0, description="of every crop; none: the student's own")
     embedding_weight: float = Field(0.5, gt=0, lt=1)
+    pretrain_options: str = Field("", description="more arguments of that command; so the next three")
+    stage1_options: str = ""
+    supervised_options: str = ""
+    stage2_options: str = ""
 
 
 SIZES: dict[str, Size] = {
@@ -66,13 +74,16 @@ SIZES: dict[str, Size] = {
     "small": Size(
         hours=6.0, songs=120, charts=100, rests=10, tests=("pop", "strum"),
         pretrain_steps=800, stage1_steps=1200, supervised_steps=2000, stage2_steps=800,
+        supervised_options="--focal 2", stage2_options="--focal 2 --learning-rate 3e-4",
     ),
     # One GPU: the papers' batch, and steps that are their epochs at 15 h of unlabelled and 110 h of labelled music: 100
-    # of 21 batches for stage 1, 50 of 310 (windows overlap by half) for stage 2, and both for supervised training.
+    # of 21 batches for stage 1, 50 of 310 (windows overlap by half) for stage 2, and both for supervised training; also
+    # their rates. But stage 1 learns from soft labels, which is off in theirs.
     "full": Size(
         songs=600, charts=380, rests=40, billboard=True, seeds=(0, 1, 2), tests=("pop", "strum"),
         codebook_steps=5000, pretrain_steps=4000, stage1_steps=2100, supervised_steps=17_600, stage2_steps=15_500,
-        batch=256, live_batch=256,
+        batch=256, live_batch=256, stage1_options="--learning-rate 3e-4",
+        supervised_options="--focal 2 --learning-rate 3e-4", stage2_options="--focal 2 --learning-rate 1e-5",
     ),
 }  # fmt: skip
 
@@ -98,7 +109,7 @@ PLAIN, SOFT, SELECTIVE = (
 )
 EMBEDDED = ("--embedding-weight", "{embedding_weight}")
 STAGES = (
-    Stage("supervised", "supervised", "true", None, PLAIN, "supervised"),
+    Stage("supervised", "supervised", "true", None, (), "supervised"),
     Stage("stage1", "stage1", "pseudo", None, (), "stage 1"),
     Stage("stage2-plain", "stage2", "true", "stage1", PLAIN, "stage 2, no KD"),
     Stage("stage2-kd", "stage2", "true", "stage1", SOFT, "stage 2, KD"),
@@ -142,16 +153,9 @@ def sized(name: str, changes: Sequence[str]) -> Size:
 # --- what is to be done -----------------------------------------------------------------------------------------------
 
 
-def definitions(size: Size) -> dict[str, str]:
-    """Feature definition of each student."""
-    from train.students import KINDS
-
-    return {student: KINDS[student].definition for student in size.students}
-
-
 def preparation(size: Size, data: Path, runs: Path) -> list[Step]:
     """Everything before the first student: data and codebooks."""
-    features = list(dict.fromkeys(definitions(size).values()))
+    features = list(dict.fromkeys(DEFINITIONS[student] for student in size.students))
     made = ("--features", *features, "--teacher", size.teacher, "--embedding", size.embedding)
     held_out = data / "dev" / size.tests[0]
     hours = () if size.hours is None else ("--hours", f"{size.hours:g}")
@@ -194,7 +198,7 @@ def run_of(runs: Path, student: str, seed: int, stage: str) -> Path:
 def chain(size: Size, student: str, seed: int, runs: Path, before: Sequence[Step]) -> list[Step]:
     """Every training of a student with a seed, in order."""
     shared = {
-        "codebooks": codebooks(runs, definitions(size)[student]),
+        "codebooks": codebooks(runs, DEFINITIONS[student]),
         "embedding_weight": f"{size.embedding_weight:g}",
     }
     batch = size.live_batch if student == "live" else size.batch
@@ -205,7 +209,10 @@ def chain(size: Size, student: str, seed: int, runs: Path, before: Sequence[Step
         argv = [stage.command, str(folder), *folders(runs, stage.data, before), "--student", student]
         argv += ["--steps", str(count), "--batch", str(batch), "--seed", str(seed), "--resume"]
         argv += [] if size.frames is None else ["--frames", str(size.frames)]
+        # Pre-training takes the features of its codebooks.
+        argv += [] if stage.command == "pretrain" else ["--features", DEFINITIONS[student]]
         argv += [option.format(**shared) for option in stage.options]
+        argv += shlex.split(getattr(size, f"{stage.command}_options"))
         if stage.initial:
             argv += ["--initial", str(run_of(runs, student, seed, stage.initial) / "student.safetensors")]
         steps.append(Step(f"{student}-{seed}-{stage.run}", tuple(argv)))
@@ -367,7 +374,7 @@ def reproduce(runs: Path, name: str, size: Size, data: Path | None, output: Path
     chains = [chain(size, student, seed, runs, before) for seed in size.seeds for student in size.students]
     train_all(chains, runs, workers)
     found, sets = scored(size, data, runs)
-    definition = definitions(size)[size.students[0]]
+    definition = DEFINITIONS[size.students[0]]
     result = {
         "name": name,
         "size": size.model_dump(mode="json"),

@@ -1,0 +1,116 @@
+"""The students by name: how each is built, what it is trained on, and its file.
+
+"live": the causal, streaming 2E1D of `train.model` (with `future` > 0 its bidirectional twin). "2e1d" and "btc": the
+papers' bidirectional networks of `train.published`. All of them have `encode` (frames -> what the heads read), `heads`
+(that -> logits of the classes and, the live one alone, of the bass), `width`, and normalise their input by the buffers
+`mean` and `std`.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import load_file, save_file
+from torch import Tensor
+
+from rtchord.cqt import Features
+from rtchord.errors import UserError
+from train.model import ModelConfig, Student
+from train.published import BTC, WINDOW, Published, TwoEncoders
+
+AnyStudent = Student | Published
+
+
+@dataclass(frozen=True)
+class Kind:
+    """A kind of student. `definition`: default feature definition (a key of DEFINITIONS). `frames`: of a training crop.
+
+    `build(config)`: a network with fresh weights; None for the kind's own sizes. The papers' networks have one size:
+    of a config they take the dropout alone.
+    """
+
+    network: type[AnyStudent]
+    definition: str
+    frames: int
+    build: Callable[[ModelConfig | None], AnyStudent]
+
+
+PAPERS_DROPOUT = ModelConfig(dropout=0.2)  # of BTC; used for 2E1D as well
+
+
+def _published(network: type[TwoEncoders] | type[BTC], definition: str) -> Kind:
+    return Kind(network, definition, WINDOW, lambda config: network(dropout=(config or PAPERS_DROPOUT).dropout))
+
+
+KINDS: dict[str, Kind] = {
+    "live": Kind(Student, "live", 256, lambda config: Student(config or ModelConfig())),
+    "2e1d": _published(TwoEncoders, "librosa-0.11"),
+    "btc": _published(BTC, "librosa-0.6.3"),
+}
+
+
+def kind_of(model: AnyStudent) -> str:
+    """The key of KINDS of a network."""
+    return next(name for name, kind in KINDS.items() if isinstance(model, kind.network))
+
+
+def config_of(model: AnyStudent) -> ModelConfig:
+    """What `Kind.build` made the network of."""
+    return model.config if isinstance(model, Student) else ModelConfig(dropout=model.dropout)
+
+
+def tensors_of(model: AnyStudent) -> dict[str, Tensor]:
+    """Every tensor of a student by name, the normalisation `mean` and `std` among them; no copies."""
+    return {"mean": model.mean, "std": model.std, **model.state_dict()}
+
+
+def load_tensors(model: AnyStudent, tensors: dict[str, Tensor]) -> None:
+    """The reverse of `tensors_of`; RuntimeError where they are another network's."""
+    own = model.state_dict()
+    model.load_state_dict({name: t for name, t in tensors.items() if name in own or name not in ("mean", "std")})
+    # The published layouts keep the normalisation beside their tensors.
+    model.mean.copy_(tensors["mean"])
+    model.std.copy_(tensors["std"])
+
+
+def save_student(path: Path, model: AnyStudent, features: Features, provenance: dict[str, object]) -> None:
+    """Weights with kind, model sizes, feature definition and provenance in the file's metadata."""
+    kind = kind_of(model)
+    metadata = {
+        "model": config_of(model).model_dump_json(exclude_unset=kind != "live"),
+        "features": features.model_dump_json(),
+        "provenance": json.dumps(provenance),
+    }
+    if kind != "live":
+        metadata["kind"] = kind
+    temporary = path.with_suffix(".tmp")
+    save_file({name: t.detach().cpu().contiguous() for name, t in tensors_of(model).items()}, temporary, metadata)
+    temporary.replace(path)
+
+
+def load_student(path: Path) -> tuple[AnyStudent, Features, dict[str, object]]:
+    """A student in evaluation mode, its features and provenance. UserError where the file holds none."""
+    if not path.is_file():
+        raise UserError(f"no student at {str(path)!r}; train one with `python -m train stage1`")
+    try:
+        with safe_open(path, framework="pt") as file:
+            metadata = file.metadata() or {}
+    except SafetensorError as error:
+        raise UserError(f"{str(path)!r} is not a student of this project ({error})") from None
+    if not {"model", "features", "provenance"} <= metadata.keys():
+        raise UserError(f"{str(path)!r} is not a student of this project (its metadata is missing)")
+    kind = metadata.get("kind", "live")
+    if kind not in KINDS:
+        raise UserError(f"{str(path)!r} is a student of kind {kind!r}, not one of {', '.join(KINDS)}")
+    model = KINDS[kind].build(ModelConfig.model_validate_json(metadata["model"]))
+    try:
+        load_tensors(model, load_file(path))
+    except (RuntimeError, KeyError) as error:
+        reason = str(error).splitlines()[-1].strip()
+        raise UserError(f"{str(path)!r} does not hold the tensors of its kind {kind!r} ({reason})") from None
+    features = Features.model_validate_json(metadata["features"])
+    return model.eval(), features, json.loads(metadata["provenance"])
