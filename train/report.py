@@ -170,9 +170,9 @@ def _made_of(result: dict[str, Any]) -> str:
     seeds = len(size["seeds"])
     total = sum(step["seconds"] for step in result["steps"]) / 3600
     return (
-        f"Size `{result['name']}`: {data['unlabelled_h']:.1f} h of unlabelled music labelled by {size['teacher']}, "
-        f"{data['labelled_h']:.1f} h of music with true labels, {seeds} seed{'s' if seeds > 1 else ''}; "
-        f"{total:.1f} h of computing."
+        f"Size `{result['name']}`: {data['unlabelled_h']:.2f} h of unlabelled music labelled by {size['teacher']}, "
+        f"{data['labelled_h']:.2f} h of music with true labels, {seeds} seed{'s' if seeds > 1 else ''}; "
+        f"{total:.2f} h of computing."
     )
 
 

@@ -49,8 +49,8 @@ def test_every_row_is_in_the_table(result: dict[str, Any]) -> None:
     assert "| btc | stage 1 | 0.790 (0.690 .. 0.890) |" in text
     assert "| live | stage 1 | 0.700 (0.600 .. 0.800) |" in text
     assert "| 0.650 | 0.123 | 0.50 |" in text  # online, of the streaming student alone
-    assert "12.5 h of music with true labels" in text
-    assert "2.0 h of computing" in text
+    assert "12.50 h of music with true labels" in text
+    assert "2.00 h of computing" in text
 
 
 def test_findings_stand_beside_the_papers(result: dict[str, Any]) -> None:

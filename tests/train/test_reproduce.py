@@ -9,9 +9,11 @@ import pytest
 from pydantic import ValidationError
 
 from rtchord.errors import UserError
+from train import report
 from train import reproduce as rp
 from train.__main__ import main, parser
 from train.labels import read_lab
+from train.render import SOUNDFONTS
 from train.reproduce import SIZES, STAGES, Step, do, sized
 
 # --- sizes ------------------------------------------------------------------------------------------------------------
@@ -123,6 +125,26 @@ def test_a_step_that_was_broken_off_is_begun_again(tmp_path: Path, monkeypatch: 
     assert json.loads((tmp_path / "steps" / "label.json").read_text())["attempts"] == 2
 
 
+def test_chains_in_processes_of_their_own_leave_their_marks(tmp_path: Path) -> None:
+    """Two chains of steps that are done: their checkpoints go, nothing else happens."""
+    chains = []
+    for name in ("a", "b"):
+        (tmp_path / "steps").mkdir(exist_ok=True)
+        (tmp_path / "steps" / f"{name}.json").write_text('{"attempts": 1, "seconds": 1.0}')
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "resume.pt").touch()
+        chains.append([Step(name, ("stage1", str(tmp_path / name)))])
+    rp.train_all(chains, tmp_path, workers=2)
+    assert not list(tmp_path.rglob("resume.pt"))
+
+
+def test_a_chain_that_fails_in_its_process_ends_the_experiment(tmp_path: Path) -> None:
+    missing = Step("a", ("blend", str(tmp_path / "no"), str(tmp_path / "no"), str(tmp_path / "a")))
+    with pytest.raises(SystemExit) as found:
+        rp.train_all([[missing]], tmp_path, workers=2)
+    assert found.value.code == 2
+
+
 def stopped(*arguments: object) -> int:
     with pytest.raises(SystemExit) as found:
         main(["reproduce", *map(str, arguments)])
@@ -170,11 +192,16 @@ def test_the_made_data_is_whole_and_the_same_each_time(tmp_path: Path) -> None:
 # --- all of it --------------------------------------------------------------------------------------------------------
 
 
+# One chart more is rendered where that can be done.
+SYNTHESIZER = shutil.which("fluidsynth") and any(font.exists() for font in SOUNDFONTS)
+TINY = ("--size", "tiny", *(("--set", "charts=1") if SYNTHESIZER else ()))
+
+
 @pytest.fixture(scope="module")
 def tiny(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     """The whole experiment at the smallest size."""
     runs = tmp_path_factory.mktemp("reproduce") / "runs"
-    assert main(["reproduce", str(runs), "--size", "tiny"]) == 0
+    assert main(["reproduce", str(runs), *TINY]) == 0
     yield runs
     shutil.rmtree(runs)  # 30 networks
 
@@ -197,8 +224,22 @@ def test_a_second_run_only_scores(tiny: Path, capsys: pytest.CaptureFixture[str]
     before = (tiny / "pipeline.json").read_text()
     marks = {path: path.stat().st_mtime_ns for path in (tiny / "steps").iterdir()}
     (tiny / "pipeline.json").unlink()
-    assert main(["reproduce", str(tiny), "--size", "tiny"]) == 0
+    assert main(["reproduce", str(tiny), *TINY]) == 0
     assert marks == {path: path.stat().st_mtime_ns for path in (tiny / "steps").iterdir()}
     assert "python -m train" not in capsys.readouterr().err
     kept, again = json.loads(before), json.loads((tiny / "pipeline.json").read_text())
     assert kept["rows"] == again["rows"]
+
+
+def test_what_it_made_can_be_evaluated_blended_and_reported(tiny: Path, tmp_path: Path) -> None:
+    first, second = (tiny / "live-0" / stage / "student.safetensors" for stage in ("stage1", "stage2-kd"))
+    assert main(["blend", str(first), str(second), str(tmp_path / "blend.safetensors")]) == 0
+    output = tmp_path / "scores.json"
+    songs = tiny / "data" / "dev" / "pop"
+    assert main(["evaluate", str(tmp_path / "blend.safetensors"), str(songs), "--output", str(output)]) == 0
+    assert json.loads(output.read_text())["sets"]["pop"].keys() >= {"offline", "online"}
+    document, png = tmp_path / "page.md", tmp_path / "page.png"
+    document.write_text("<!-- table pipeline -->\n<!-- end -->\n")
+    report.report(False, tiny / "pipeline.json", document, png)
+    assert "| live | stage 2, selective KD |" in document.read_text()
+    assert png.is_file()
