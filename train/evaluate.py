@@ -26,7 +26,7 @@ from collections.abc import Sequence
 from functools import cached_property
 from itertools import pairwise
 from pathlib import Path
-from typing import Any, NamedTuple, Protocol
+from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -54,6 +54,9 @@ from train.score import (
     summarize,
 )
 
+if TYPE_CHECKING:
+    from train.teachers import Teacher
+
 WINDOW, STEP = 108, 54  # frames of a window of a bidirectional network, and between windows
 SMOOTHING = 9 * 2048 / 22_050  # s
 SHORTEST = 0.5  # s
@@ -61,7 +64,7 @@ ONLINE = "balanced"
 DECODING = {"window": WINDOW, "step": STEP, "smoothing_s": SMOOTHING, "shortest_s": SHORTEST, "online": ONLINE}
 BATCH = 32  # windows that go through a network at once
 
-# What each way of decoding can be judged by.
+# What each way of decoding is judged by.
 OFFLINE_SCORES = (*SEVEN, "mean7", "class_mean", "rare_mean", "acqa", *SEGMENTATION, "events_per_change")
 TIMED_SCORES = ("changes", "hit", "lat_med", "lat_p90", "right", "late", "flicker", "wrong")
 SCORES = {"offline": OFFLINE_SCORES, "online": (*OFFLINE_SCORES, *TIMED_SCORES)}
@@ -145,7 +148,7 @@ class StudentSystem:
         from train.model import Student
 
         self._model, self._heard, _ = load_student(path)
-        self.name = path.parent.name
+        self.name = path.parent.name if path.stem == "student" else path.stem
         # Our own network sees as much context at every frame, however long the recording is; the papers' see a window.
         self._whole = isinstance(self._model, Student)
         # Its bidirectional twin sees frames to come.
@@ -181,9 +184,9 @@ class TeacherSystem:
 
     features = None
 
-    def __init__(self, teacher: Any) -> None:
+    def __init__(self, teacher: Teacher) -> None:
         self._teacher = teacher
-        self.name: str = teacher.name
+        self.name = teacher.name
 
     def hear(self, song: Song) -> Heard:
         found = self._teacher.posteriors(*read(song.audio))
@@ -416,8 +419,8 @@ def from_command_line(
         return
     for name, found in result["sets"].items():
         for way in (way for way in SCORES if way in found):
-            print(f"{name}, {way}, {found['songs']} songs")
+            print(f"{name}, {way}, {found['songs']} song{'s' if found['songs'] > 1 else ''}")
             for score, value in found[way]["scores"].items():
                 span = found[way]["intervals"].get(score)
-                shown = "-" if value is None else f"{value:.4f}"
+                shown = "-" if value is None else f"{value:.4f}" if isinstance(value, float) else f"{value}"
                 print(f"  {score:17} {shown}" + (f"  ({span[0]:.4f} .. {span[1]:.4f})" if span else ""))

@@ -203,6 +203,7 @@ def picture(result: dict[str, Any], png: Path) -> None:
             below = [max(0.0, height - low) for height, (low, _) in zip(heights, spans, strict=True)]
             above = [max(0.0, high - height) for height, (_, high) in zip(heights, spans, strict=True)]
             axes.bar(places, heights, color=colours, yerr=[below, above], capsize=2, error_kw={"lw": 0.8})
+            axes.set_ylim(bottom=0)
             axes.set_ylabel(says, fontsize=8)
             axes.tick_params(labelsize=7)
             axes.grid(axis="y", alpha=0.3)
