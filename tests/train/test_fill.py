@@ -97,6 +97,12 @@ def test_a_folder_made_with_other_settings_is_refused(tmp_path: Path) -> None:
     assert store.keys(tmp_path) == {"a"}
 
 
+def test_a_target_that_is_no_folder_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    with pytest.raises(UserError, match=r"cannot write to .*file.*: File exists; make room"):
+        fill.fill(tmp_path / "file", jobs("a"), Maker(), SETTINGS)
+
+
 def test_a_key_that_comes_twice_is_refused(tmp_path: Path) -> None:
     with pytest.raises(UserError, match="'b' is there 2 times"):
         fill.fill(tmp_path, jobs("abcb"), Maker(), SETTINGS)

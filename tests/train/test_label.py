@@ -4,6 +4,8 @@ import importlib.util
 import subprocess
 import sys
 from collections import Counter
+from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -14,9 +16,10 @@ from rtchord.chords import NO_BASS, N
 from rtchord.cqt import DEFINITIONS, FrameStream
 from rtchord.errors import UserError
 from tests.train.labelling import HOP, RATE, RECIPE, Counts, Ramp, recordings, run
-from train import label, store
+from train import catalogue, label, store
 from train.__main__ import main
-from train.labels import parse
+from train.labels import parse, read_labels
+from train.teachers import Posteriors
 
 ROOT = Path(__file__).parents[2]
 TONE = (0.3 * np.sin(np.arange(round(2.5 * RATE)) * 0.05)).astype(np.float32)
@@ -68,6 +71,16 @@ def test_one_pass_makes_every_definition_with_all_that_is_asked() -> None:
 
 def test_nothing_is_there_that_was_not_asked() -> None:
     assert list(label.targets(TONE, RATE, ["live"])["live"]) == ["features"]
+
+
+def test_a_teacher_without_a_bass_leaves_zeros() -> None:
+    class Bassless(Counts):
+        def posteriors(self, audio: np.ndarray, rate: int) -> Posteriors:
+            return replace(super().posteriors(audio, rate), bass=None)
+
+    track = label.targets(TONE, RATE, ["live"], Bassless())["live"]
+    assert track["bass"].shape == (len(track["features"]), 13)
+    assert not track["bass"].any()
 
 
 def test_true_labels_change_at_the_moment_of_the_chord() -> None:
@@ -190,7 +203,7 @@ def test_labels_of_something_that_is_no_catalogue_are_refused(
 def labelled(folder: Path, lab: str) -> label.Job:
     soundfile.write(folder / "a.wav", TONE, RATE)
     (folder / "a.lab").write_text(lab)
-    return label.Job("a", folder / "a.wav", {"song": "A"}, folder / "a.lab")
+    return label.Job("a", folder / "a.wav", {"song": "A"}, partial(read_labels, folder / "a.lab", 2.5, 1.0))
 
 
 def test_a_piece_may_have_true_labels_beside_a_teachers(tmp_path: Path) -> None:
@@ -199,15 +212,13 @@ def test_a_piece_may_have_true_labels_beside_a_teachers(tmp_path: Path) -> None:
     piece = pieces(tmp_path / "out")["a"]
     assert set(piece.track) == {"features", "classes", "bass", "class_index", "bass_index"}
     assert set(piece.track["class_index"].tolist()) == {parse("C:maj").index, parse("A:min").index}
-    assert (piece.about["song"], piece.about["labels"]) == ("A", str(tmp_path / "a.lab"))
+    assert piece.about["song"] == "A"
 
 
 def test_labels_that_are_not_wanted_are_not_read(tmp_path: Path) -> None:
     job = labelled(tmp_path, "these are no labels")
     label.label([job], tmp_path / "out", label.Recipe(teacher="counts"), Counts(), None)
-    piece = pieces(tmp_path / "out")["a"]
-    assert set(piece.track) == {"features", "classes", "bass"}
-    assert piece.about["labels"] is None
+    assert set(pieces(tmp_path / "out")["a"].track) == {"features", "classes", "bass"}
 
 
 @pytest.mark.parametrize("lab", ["0.0 2.0 C:maj\n1.0 2.5 A:min\n", "0.0 1.0 H:maj\n", "0.0 1.0 C\n1.0 60.0 G\n", ""])
@@ -220,6 +231,45 @@ def test_wrong_labels_are_told_with_their_file_and_the_piece_left_out(
     assert "a.lab" in told
     assert "0 of 1 pieces are in" in told
     assert store.keys(tmp_path / "out") == set()
+
+
+def catalogue_of(folder: Path) -> Path:
+    """Four recordings: two of split train, one of them labelled; one labelled of split test; one dropped."""
+    rows = (("one", "train", True, None), ("two", "train", False, None), ("three", "test", True, None))
+    entries = []
+    for name, split, has_labels, dropped in (*rows, ("four", "train", True, "silent")):
+        soundfile.write(folder / f"{name}.wav", TONE, RATE)
+        (folder / f"{name}.lab").write_text("0.0 2.5 C:maj\n")
+        entries.append(
+            catalogue.Entry(
+                key=name, audio=Path(f"{name}.wav"), labels=Path(f"{name}.lab") if has_labels else None, song=name,
+                artist="Somebody", seconds=2.5, split=split, dropped=dropped,
+            )
+        )  # fmt: skip
+    (folder / "all.jsonl").write_text("".join(entry.model_dump_json() + "\n" for entry in entries))
+    return folder / "all.jsonl"
+
+
+def test_of_a_catalogue_one_split_is_taken(tmp_path: Path) -> None:
+    path = catalogue_of(tmp_path)
+    assert [job.key for job in label.in_catalogue(path, "train", labelled=False)] == ["one", "two"]
+    assert [job.key for job in label.in_catalogue(path, "train", labelled=True)] == ["one"]
+    assert [job.key for job in label.in_catalogue(path, "test", labelled=True)] == ["three"]
+    with pytest.raises(UserError, match="no labelled recordings of split 'validation'"):
+        label.in_catalogue(path, "validation", labelled=True)
+
+
+def test_prepare_writes_the_true_labels_of_a_catalogue(tmp_path: Path) -> None:
+    target = tmp_path / "out"
+    assert main(["prepare", str(catalogue_of(tmp_path)), str(target), "--features", "live", "librosa-0.11"]) == 0
+    for definition in ("live", "librosa-0.11"):
+        (piece,) = pieces(target, definition).values()
+        assert set(piece.track) == {"features", "class_index", "bass_index"}
+        assert set(piece.track["class_index"][:-1].tolist()) == {parse("C:maj").index}
+    assert (piece.key, piece.about["song"], piece.about["artist"], piece.about["split"]) == (
+        "one", "one", "Somebody", "train",
+    )  # fmt: skip
+    assert Path(piece.about["labels"]) == tmp_path / "one.lab"
 
 
 # --- killed, and shared out -------------------------------------------------------------------------------------------
