@@ -14,8 +14,10 @@ from torch import Tensor, nn
 from rtchord.cqt import Features
 from rtchord.engine import Manifest, sha256
 from rtchord.engine.base import Float32, state_shapes
+from rtchord.errors import UserError
 from train.fit import load_student
 from train.model import Cache, Student
+from train.students import kind_of
 
 Form = Literal["step", "window"]
 Precision = Literal["fp32", "fp16", "int8"]
@@ -101,6 +103,8 @@ def from_student(
 ) -> Network:
     """The student of a training run. A window is as long as the student's attention reaches in one layer."""
     student, features, provenance = load_student(weights)
+    if not isinstance(student, Student):
+        raise UserError(f"{str(weights)!r} is a student {kind_of(student)!r}; only live ones become engines")
     exact = load_student(weights)[0]
     window = student.config.context if form == "window" else None
     draft = Manifest(

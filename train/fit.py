@@ -244,6 +244,8 @@ def _fit(
     scaler = torch.amp.GradScaler(ranks.device.type, enabled=config.precision == "fp16")
     progress = Progress(run, config, ranks, student, average, optimizer, scaler)
     first = progress.resumed()
+    if ranks.total(torch.tensor(float(first))).item() != first * ranks.world:
+        raise UserError(f"not every process sees the checkpoint of {str(run.folder)!r}; put the run on a shared folder")
     if ranks.rank == 0:
         run.folder.mkdir(parents=True, exist_ok=True)
         print(
@@ -383,7 +385,7 @@ class Progress:
         """Take up the run's last checkpoint, if it has one; steps done so far."""
         if not self.run.resume.exists():
             return 0
-        state = torch.load(self.run.resume, map_location=self.ranks.device, weights_only=True)
+        state = torch.load(self.run.resume, map_location="cpu", weights_only=True)
         if {name: state.get(name) for name in self.settings} != self.settings:
             raise UserError(
                 f"{str(self.run.folder)!r} was started with other settings; repeat those, or start a new run"

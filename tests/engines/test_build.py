@@ -14,11 +14,12 @@ import engines
 from engines.build import as_both, build, default_target
 from engines.network import Network, from_student
 from engines.verify import check_frames, verified
-from rtchord.cqt import Features
+from rtchord.cqt import DEFINITIONS, Features
 from rtchord.engine import MANIFEST, load, read_manifest, write_manifest
 from rtchord.engine.cuda import CudaEngine, read_program
 from rtchord.errors import UserError
-from train.fit import load_student
+from train.fit import load_student, save_student
+from train.students import KINDS
 
 SECONDS = 5.0
 FORMS = [("step", 1), ("step", 8), ("window", 1), ("window", 3)]
@@ -219,3 +220,10 @@ def test_bad_input_is_one_sentence(arguments: list[str], sentence: str) -> None:
     assert done.returncode == 2
     assert done.stderr.startswith(f"engines: {sentence}")
     assert len(done.stderr.splitlines()) == 1
+
+
+def test_a_student_of_a_papers_layout_is_no_live_engine(tmp_path: Path) -> None:
+    path = tmp_path / "student.safetensors"
+    save_student(path, KINDS["btc"].build(None), DEFINITIONS["librosa-0.6.3"], {})
+    with pytest.raises(UserError, match="'btc'; only live ones"):
+        from_student(path)

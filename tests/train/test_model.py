@@ -1,17 +1,22 @@
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 import torch
 from pydantic import ValidationError
 from torch import Tensor
 
 from rtchord.chords import N_BASS, N_CLASSES
-from train.model import ModelConfig, Student
+from rtchord.errors import UserError
+from train.fit import load_student
+from train.model import ModelConfig, RelativeAttention, Student
 
 SMALL = ModelConfig(
     token_width=8, frequency_layers=1, width=20, heads=5, context=8, temporal_layers=2, decoder_layers=2, dropout=0.5
 )
 FRAMES = 3 * SMALL.context + 5
+SHIPPED = Path(__file__).parents[2] / "engines" / "students" / "2e1d-live-1.safetensors"
 
 
 @pytest.fixture
@@ -128,3 +133,79 @@ def test_every_weight_is_learnt(student: Student) -> None:
 def test_an_unknown_size_is_refused() -> None:
     with pytest.raises(ValidationError, match="layers"):
         ModelConfig.model_validate({"layers": 3})
+
+
+# --- with a future ----------------------------------------------------------------------------------------------------
+
+
+def ahead(future: int, **changes: object) -> Student:
+    torch.manual_seed(0)
+    return Student(SMALL.model_copy(update={"future": future, **changes})).eval()
+
+
+# Logits of frames 0, 70 and 149, classes 0, 100 and 169, and of basses 0, 5 and 12 of frame 149.
+RECORDED = [
+    -1.2057, -2.33476, 1.95044, -0.67584, -2.95426, 1.51442, -0.35237, -2.27269, 1.62622, 1.22298, -0.20052, 0.54359,
+]  # fmt: skip
+
+
+@torch.no_grad()
+def test_the_shipped_weights_give_the_numbers_they_gave() -> None:
+    """Recorded before the layout had a future."""
+    model = load_student(SHIPPED)[0]
+    n = torch.arange(150 * 144, dtype=torch.float64)
+    classes, bass = model((3 * torch.sin(0.37 * n**1.5) - 3).float().view(1, 150, 144))
+    found = [*classes[0, [0, 70, 149]][:, [0, 100, 169]].flatten().tolist(), *bass[0, 149, [0, 5, 12]].tolist()]
+    assert found == pytest.approx(RECORDED, abs=1e-4)
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("future", [1, 5, SMALL.context, SMALL.context + 3])
+def test_an_attention_sees_its_reach_to_both_sides_and_no_more(future: int) -> None:
+    attention = RelativeAttention(SMALL.model_copy(update={"future": future}))
+    x = torch.randn(1, FRAMES, SMALL.width, generator=torch.Generator().manual_seed(2))
+    for now in (0, 1, SMALL.context, FRAMES - 2, FRAMES - 1):
+        other = x.clone()
+        other[:, now] += 5.0
+        changed = (attention(x, x) - attention(other, other)).abs().amax(dim=(0, 2)) > 1e-6
+        expected = [now - future <= frame < now + SMALL.context for frame in range(FRAMES)]
+        assert changed.tolist() == expected
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("future", [1, 2])
+def test_the_first_frame_depends_on_later_ones_within_reach(future: int) -> None:
+    model = ahead(future)
+    reach = future * (SMALL.temporal_layers + SMALL.decoder_layers)  # cross-attention reads the temporal encoder alone
+    x = frames()
+    for distance, seen in ((1, True), (reach, True), (reach + 1, False)):
+        other = x.clone()
+        other[:, distance] += 50.0
+        assert bool((model.encode(x)[0, 0] != model.encode(other)[0, 0]).any()) == seen
+
+
+@torch.no_grad()
+def test_a_student_whose_biases_forbid_the_future_is_the_causal_one(student: Student) -> None:
+    model = ahead(6)
+    weights = student.state_dict()
+    for name in weights:
+        if name.endswith("attention.bias"):
+            weights[name] = torch.cat((torch.full((SMALL.heads, 6), float("-inf")), weights[name]), 1)
+    model.load_state_dict(weights)
+    for found, expected in zip(model(frames()), student(frames()), strict=True):
+        assert torch.allclose(found, expected, atol=1e-5)
+
+
+def test_gradients_with_a_future_are_finite_at_every_length() -> None:
+    for count in (1, 3, SMALL.context, SMALL.context + 1, FRAMES):
+        model = ahead(3)
+        model(frames(1, count))[0].square().mean().backward()
+        assert all(p.grad.isfinite().all() for p in model.parameters() if p.grad is not None)
+
+
+def test_a_student_with_a_future_takes_no_steps() -> None:
+    model = ahead(2)
+    with pytest.raises(UserError, match="2 frames ahead"):
+        model.empty_cache()
+    with pytest.raises(UserError, match="--future 0"):
+        model.step(frames()[:, 0], ahead(0).empty_cache())

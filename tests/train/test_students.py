@@ -1,0 +1,122 @@
+"""Students of every kind: one interface, one file format."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors import safe_open
+from safetensors.torch import load_file, save_file
+from torch import Tensor
+
+from rtchord.chords import N_BASS, N_CLASSES
+from rtchord.cqt import DEFINITIONS
+from rtchord.errors import UserError
+from train.model import ModelConfig, Student
+from train.students import KINDS, config_of, kind_of, load_student, load_tensors, save_student, tensors_of
+
+SMALL = ModelConfig(
+    token_width=8, frequency_layers=1, width=24, heads=2, context=8, temporal_layers=1, decoder_layers=1, dropout=0.3
+)
+SHIPPED = Path(__file__).parents[2] / "engines" / "students" / "2e1d-live-1.safetensors"
+
+
+@pytest.fixture(params=sorted(KINDS))
+def kind(request: pytest.FixtureRequest) -> str:
+    return request.param
+
+
+@pytest.fixture
+def model(kind: str) -> torch.nn.Module:
+    torch.manual_seed(0)
+    made = KINDS[kind].build(SMALL)
+    made.mean.fill_(-3.25)
+    made.std.fill_(1.5)
+    return made.eval()
+
+
+def frames(count: int = 12) -> Tensor:
+    return torch.randn(2, count, 144, generator=torch.Generator().manual_seed(1)) * 1.5 - 3
+
+
+@torch.no_grad()
+def test_heads_read_what_encode_gives(model: torch.nn.Module) -> None:
+    encoded = model.encode(frames())
+    classes, bass = model.heads(encoded)
+    whole = model(frames())
+    assert encoded.shape == (2, 12, model.width)
+    assert classes.shape == (2, 12, N_CLASSES)
+    assert torch.equal(classes, whole[0] if isinstance(model, Student) else whole)
+    assert bass is None or bass.shape == (2, 12, N_BASS)
+
+
+def test_a_kind_names_a_definition_and_builds_its_network(kind: str) -> None:
+    made = KINDS[kind].build(None)
+    assert kind_of(made) == kind
+    assert DEFINITIONS[KINDS[kind].definition].bins == 144
+    assert config_of(made).dropout > 0  # as it is trained
+
+
+@torch.no_grad()
+def test_dropout_is_there_in_training_alone(model: torch.nn.Module) -> None:
+    x = frames()
+    assert torch.equal(model.encode(x), model.encode(x))
+    if kind_of(model) == "2e1d":  # its residual branches are closed at first
+        model.transformer.encoder_t[0].attn_alphas[0].fill_(1.0)
+    model.train()
+    assert not torch.equal(model.encode(x), model.encode(x))
+
+
+def test_every_weight_but_the_unused_is_learnt(kind: str, model: torch.nn.Module) -> None:
+    with torch.no_grad():
+        for parameter in model.parameters():  # opens the residual branches of 2E1D
+            parameter.add_(0.05 * torch.randn_like(parameter))
+    classes, bass = model.heads(model.encode(frames()))
+    (classes.square().mean() + (0 if bass is None else bass.square().mean())).backward()
+    idle = {name.rpartition(".")[0] for name, p in model.named_parameters() if p.grad is None or not p.grad.any()}
+    frozen = {name.rpartition(".")[0] for name, p in model.named_parameters() if not p.requires_grad}
+    assert idle == frozen == {"live": set(), "2e1d": {"transformer.decoder.fc"}, "btc": {"output_layer.lstm"}}[kind]
+
+
+@torch.no_grad()
+def test_a_student_comes_back_from_its_file(kind: str, model: torch.nn.Module, tmp_path: Path) -> None:
+    features = DEFINITIONS[KINDS[kind].definition]
+    save_student(tmp_path / "student.safetensors", model, features, {"made": "for a test"})
+    loaded, found, provenance = load_student(tmp_path / "student.safetensors")
+    assert (kind_of(loaded), config_of(loaded).dropout) == (kind, 0.3)
+    assert (found, provenance) == (features, {"made": "for a test"})
+    assert not loaded.training
+    assert torch.equal(loaded.encode(frames()), model.encode(frames()))
+
+
+def test_tensors_of_one_load_into_another(kind: str, model: torch.nn.Module) -> None:
+    other = KINDS[kind].build(SMALL)
+    load_tensors(other, tensors_of(model))
+    assert all(torch.equal(a, b) for a, b in zip(tensors_of(model).values(), tensors_of(other).values(), strict=True))
+    with pytest.raises(RuntimeError, match="surprise"):
+        load_tensors(other, {**tensors_of(model), "surprise": torch.zeros(1)})
+
+
+def test_the_file_of_a_live_student_is_what_it_was() -> None:
+    with safe_open(SHIPPED, framework="pt") as file:
+        metadata, names = file.metadata(), set(file.keys())
+    assert "kind" not in metadata
+    assert names == set(load_student(SHIPPED)[0].state_dict())
+
+
+def test_a_file_with_tensors_of_another_size_is_refused(tmp_path: Path) -> None:
+    path = tmp_path / "student.safetensors"
+    save_student(path, Student(SMALL), DEFINITIONS["live"], {})
+    with safe_open(path, framework="pt") as file:
+        metadata = file.metadata()
+    tensors = load_file(path)
+    wider = ModelConfig.model_validate({**json.loads(metadata["model"]), "width": 32})
+    save_file(tensors, path, {**metadata, "model": wider.model_dump_json()})
+    with pytest.raises(UserError, match="does not hold the tensors of its kind 'live'") as told:
+        load_student(path)
+    assert "\n" not in str(told.value)
+    save_file(tensors, path, {**metadata, "kind": "crnn"})
+    with pytest.raises(UserError, match="kind 'crnn', not one of"):
+        load_student(path)
