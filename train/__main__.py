@@ -158,7 +158,7 @@ def parser() -> argparse.ArgumentParser:
         action="append",
         default=[],
         metavar="NAME:FOLDER",
-        help="set with annotations in mirdata (beatles, billboard, guitarset, queen, rwc_popular) and its folder",
+        help="set whose annotations mirdata has, and its folder; a NAME that it has not lists those it has",
     )
     catalogue.add_argument("--download-annotations", action="store_true", help="let mirdata fetch them (no audio)")
     catalogue.add_argument("--workers", type=int, default=1, help="processes")

@@ -16,7 +16,8 @@ import sys
 import unicodedata
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import ExitStack
+from concurrent.futures import ProcessPoolExecutor
+from contextlib import ExitStack, suppress
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
@@ -26,7 +27,7 @@ from tqdm import tqdm
 
 from rtchord.errors import UserError, first_problem
 from train.audio import SUFFIXES, opened, tags
-from train.labels import READERS, Segment, read_labels
+from train.labels import Segment, read_labels
 from train.measure import Measures, Meter, normalised
 
 Split = Literal["train", "validation", "test"]
@@ -36,10 +37,11 @@ STRICTEST: tuple[Split, ...] = ("test", "validation", "train")  # whoever is her
 SHORTEST, LONGEST = 10.0, 1800.0  # s
 MOST_SILENCE = 0.5  # of the time
 MOST_CLIPPED = 0.001  # of the samples
-SPEECH_MODULATION, SPEECH_TONALITY = 0.15, 0.35  # above and below: speech-like
-SAME_MUSIC = 0.9  # correlation of two fingerprints
+SPEECH_MODULATION, SPEECH_TONALITY = 0.4, 0.35  # above and below: speech-like
+SAME_MUSIC = 0.8  # correlation of two fingerprints, at least
 SAME_LENGTH = 1.0  # s that near-duplicates may differ by, from their first sound to their last
-LABELS_OVER = 1.0  # s that labels may end after the recording
+LABELS_OVER = 1.0  # s that labels may end after the recording; they are cut
+LABELS_ROUNDED = 0.05  # s that is not worth a note
 
 NOBODY = {"", "unknown", "unknown artist", "va", "various", "various artists"}
 
@@ -186,7 +188,8 @@ def segments(entry: Entry) -> list[Segment]:
     """True chords of an entry, cut to its recording; errors name file and line."""
     if entry.labels is None:
         raise UserError(f"{entry.key} has no labels")
-    return read_labels(entry.labels, entry.seconds, LABELS_OVER)
+    found = read_labels(entry.labels, entry.seconds + LABELS_OVER)
+    return [(start, min(end, entry.seconds), chord) for start, end, chord in found if start < entry.seconds]
 
 
 # --- finding recordings -----------------------------------------------------------------------------------------------
@@ -283,7 +286,10 @@ def find_mirdata(spec: str, download: bool) -> Iterator[Found]:
     loader = LOADERS[name]
     dataset = mirdata.initialize(name, data_home=str(folder))
     if download:
-        dataset.download(partial_download=list(loader.downloads))
+        try:
+            dataset.download(partial_download=list(loader.downloads))
+        except OSError as error:
+            raise UserError(f"mirdata cannot download the annotations of {name} ({error})") from None
     own_index = folder / Path(dataset.index_path).name
     if own_index.is_file():
         dataset.index_path = str(own_index)
@@ -301,10 +307,10 @@ def _tracks(tracks: list[Any], loader: Loader, folder: Path, name: str) -> Itera
         formats = (expected, *(expected.with_suffix(suffix) for suffix in sorted(SUFFIXES)))
         audio = next((path for path in formats if path.is_file()), None)
         labels = getattr(track, loader.labels)
-        if audio is None or labels is None:
+        if audio is None:
             continue
         there += 1
-        yield Found(audio, folder, f"mirdata:{name}", Path(labels), *loader.names(track))
+        yield Found(audio, folder, f"mirdata:{name}", Path(labels) if labels else None, *loader.names(track))
     if not there:
         raise UserError(
             f"none of the {len(tracks)} recordings of {name} is under {str(folder)!r}, e.g. {str(expected)!r}"
@@ -332,7 +338,7 @@ def probe(path: Path) -> Probe:
                 if samples > LONGEST * recording.rate:
                     break
         known = {**tags(path), "measures": meter.result()}
-        return Probe(audio=path, seconds=samples / recording.rate, file=file.model_copy(update=known))
+        return Probe(audio=path, seconds=round(samples / recording.rate, 3), file=file.model_copy(update=known))
     except (UserError, OSError) as error:
         file = File(bytes=0, modified=0.0, problem=str(error))
         return Probe(audio=path, seconds=0.0, file=file)
@@ -345,12 +351,10 @@ def _probes(paths: list[Path], target: Path, workers: int) -> dict[Path, Probe]:
     known = {
         _absolute(e.audio): Probe(audio=e.audio, seconds=e.seconds, file=e.file) for e in _previous(target) if e.file
     }
-    for line in begun.read_text(encoding="utf-8").splitlines() if begun.is_file() else ():
-        try:
+    for line in begun.read_text(encoding="utf-8", errors="replace").splitlines() if begun.is_file() else ():
+        with suppress(ValidationError):  # of the line under way when a run was stopped
             done = Probe.model_validate_json(line)
-        except ValidationError:
-            break  # the line under way when the run was stopped
-        known[done.audio] = done
+            known[done.audio] = done
 
     def fresh(path: Path) -> bool:
         earlier = known.get(path)
@@ -365,11 +369,13 @@ def _probes(paths: list[Path], target: Path, workers: int) -> dict[Path, Probe]:
         log = stack.enter_context(begun.open("a", encoding="utf-8"))
         read: Iterable[Probe] = map(probe, new)
         if workers > 1 and len(new) > 1:
-            pool = stack.enter_context(multiprocessing.get_context("spawn").Pool(min(workers, len(new))))
-            read = pool.imap_unordered(probe, new)
+            spawn = multiprocessing.get_context("spawn")
+            pool = ProcessPoolExecutor(min(workers, len(new)), spawn)
+            stack.callback(pool.shutdown, cancel_futures=True)
+            read = pool.map(probe, new)
         for done in tqdm(read, total=len(paths), initial=len(paths) - len(new), unit="file", desc="catalogue"):
             known[done.audio] = done
-            log.write(done.model_dump_json() + "\n")
+            log.write("\n" + done.model_dump_json())  # first the end of a line that a stopped run may have left
             log.flush()
     return {path: known[path] for path in paths}
 
@@ -416,15 +422,15 @@ def _file(entry: Entry) -> File:
     return entry.file or File(bytes=0, modified=0.0)
 
 
-def alike(entries: list[Entry]) -> dict[tuple[int, int], float]:
-    """Pairs (i, j) of entries with the same music, and the correlation of their fingerprints (1 for the same bytes)."""
-    pairs: dict[tuple[int, int], float] = {}
+def alike(entries: list[Entry]) -> set[tuple[int, int]]:
+    """Pairs (i, j) of entries with the same music: the same bytes, or about as long and with like fingerprints."""
+    pairs: set[tuple[int, int]] = set()
     first: dict[str, int] = {}
     for index, entry in enumerate(entries):
         if sha256 := _file(entry).sha256:
             other = first.setdefault(sha256, index)
             if other != index:
-                pairs[other, index] = 1.0
+                pairs.add((other, index))
     measured = [(measures, i) for i, entry in enumerate(entries) if (measures := _file(entry).measures)]
     measured.sort(key=lambda pair: pair[0].sounding)
     lengths = np.array([measures.sounding for measures, _ in measured])
@@ -435,8 +441,7 @@ def alike(entries: list[Entry]) -> dict[tuple[int, int], float]:
         stop = int(np.searchsorted(lengths, lengths[start + len(rows) - 1] + SAME_LENGTH, side="right"))
         for i, j in np.argwhere(rows @ prints[start:stop].T > SAME_MUSIC).tolist():
             if i < j and lengths[start + j] - lengths[start + i] <= SAME_LENGTH:
-                a, b = sorted((measured[start + i][1], measured[start + j][1]))
-                pairs.setdefault((a, b), float(rows[i] @ prints[start + j]))
+                pairs.add((measured[start + i][1], measured[start + j][1]))
     return pairs
 
 
@@ -453,14 +458,17 @@ def _groups(count: int, pairs: Iterable[tuple[int, int]]) -> list[list[int]]:
     return list(groups.values())
 
 
-def drop_copies(entries: list[Entry], pairs: dict[tuple[int, int], float]) -> list[Entry]:
+def _worth(entry: Entry) -> tuple[bool, int, str]:
+    """Of copies the first in this order stays: labelled ones, then larger files."""
+    return entry.labels is None, -_file(entry).bytes, entry.key
+
+
+def drop_copies(entries: list[Entry], pairs: Iterable[tuple[int, int]]) -> list[Entry]:
     """Of every group with the same music one stays: a labelled one before others, then the largest file."""
     usable = [pair for pair in pairs if all(entries[i].dropped is None for i in pair)]
     judged = list(entries)
     for group in _groups(len(entries), usable):
-        kept, *copies = sorted(
-            group, key=lambda i: (entries[i].labels is None, -_file(entries[i]).bytes, entries[i].key)
-        )
+        kept, *copies = sorted(group, key=lambda i: _worth(entries[i]))
         for copy in copies:
             same = _file(entries[copy]).sha256 == _file(entries[kept]).sha256
             kind = "duplicate: the same bytes as" if same else "near-duplicate: the same music as"
@@ -525,9 +533,12 @@ def _stems(folders: list[Path]) -> set[str]:
 
 
 def _key(each: Found, taken: set[str]) -> str:
-    """``FOLDER/RELATIVE/STEM`` without dots (a shard's member ends at the first), numbered where that is taken."""
+    """``FOLDER/RELATIVE/STEM`` without dots (a shard's member ends at the first); with its format, and then a number,
+    where that is taken."""
     stem = (Path(each.root.name) / each.audio.relative_to(each.root).with_suffix("")).as_posix().replace(".", "_")
-    return next(key for n in itertools.count(1) if (key := stem if n == 1 else f"{stem}-{n}") not in taken)
+    longer = f"{stem}-{each.audio.suffix[1:].lower()}"
+    candidates = itertools.chain((stem, longer), (f"{longer}-{n}" for n in itertools.count(2)))
+    return next(key for key in candidates if key not in taken)
 
 
 def _entry(each: Found, probed: Probe, key: str, held: set[str]) -> Entry:
@@ -538,11 +549,11 @@ def _entry(each: Found, probed: Probe, key: str, held: set[str]) -> Entry:
         title, artist = each.title, each.artist
     artist = artist if artist and normalise(artist) not in NOBODY else None
     dropped = unfit(probed, each.labels is not None)
-    notes = remarks(probed.file.measures) if probed.file.measures else []
+    notes = remarks(probed.file.measures) if probed.file.measures and dropped is None else []
     if dropped is None and each.labels is not None:
         try:
-            last = READERS[each.labels.suffix.lower()](each.labels, probed.seconds + LABELS_OVER)[-1][1]
-            if last > probed.seconds:
+            last = read_labels(each.labels, probed.seconds + LABELS_OVER)[-1][1]
+            if last > probed.seconds + LABELS_ROUNDED:
                 notes.append(f"labels cut: they end {last - probed.seconds:.2f} s after the recording")
         except UserError as error:
             dropped = f"labels: {error}"
@@ -551,10 +562,10 @@ def _entry(each: Found, probed: Probe, key: str, held: set[str]) -> Entry:
         key=key,
         audio=each.audio,
         labels=each.labels,
-        format=each.labels.suffix.lower()[1:] if each.labels else None,
+        format=None if each.labels is None else "jams" if each.labels.suffix.lower() == ".jams" else "lab",
         song=title,
         artist=artist,
-        seconds=round(probed.seconds, 3),
+        seconds=probed.seconds,
         split="test" if is_held else split_of(title, artist),
         source=each.source,
         notes=tuple(notes),
@@ -565,7 +576,7 @@ def _entry(each: Found, probed: Probe, key: str, held: set[str]) -> Entry:
 
 def report(entries: list[Entry]) -> str:
     """The catalogue in two tables of plain text: by source, and by problem."""
-    columns = ("source", "files", "hours", "labelled", "dropped", *SHARES)
+    columns = ("source", "kept", "hours", "labelled", "dropped", *SHARES)
     sources = sorted({entry.source for entry in entries})
     rows = [_row(source, [e for e in entries if e.source == source]) for source in sources]
     lines = _table([columns, *rows, _row("all", entries)])
@@ -574,7 +585,7 @@ def report(entries: list[Entry]) -> str:
     problems = [(name, str(n), "dropped") for name, n in dropped.most_common()]
     problems += [(name, str(n), "kept") for name, n in noted.most_common()]
     if problems:
-        lines += ["", *_table([("problem", "files", ""), *problems])]
+        lines += ["", *_table([("problem", "files", "result"), *problems])]
     return "\n".join(lines)
 
 

@@ -70,16 +70,9 @@ def read_jams(path: Path, latest: float = math.inf) -> list[Segment]:
     return _segments(path, lines, latest)
 
 
-READERS = {".lab": read_lab, ".jams": read_jams}
-
-
-def read_labels(path: Path, seconds: float, tolerance: float) -> list[Segment]:
-    """Segments of a .lab or .jams file, for a recording of `seconds`.
-
-    Labels that end up to `tolerance` s after the recording are cut to it; later ones are an error.
-    """
-    segments = READERS[path.suffix.lower()](path, seconds + tolerance)
-    return [(start, min(end, seconds), chord) for start, end, chord in segments if start < seconds]
+def read_labels(path: Path, latest: float = math.inf) -> list[Segment]:
+    """Segments of a JAMS file by its name (.jams), else of a .lab file."""
+    return (read_jams if path.suffix.lower() == ".jams" else read_lab)(path, latest)
 
 
 def _segments(path: Path, lines: Iterable[tuple[str, str]], latest: float) -> list[Segment]:

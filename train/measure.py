@@ -25,7 +25,8 @@ CLIPPED = 0.999  # of full scale
 BANDS = 16
 BAND_EDGES = (60.0, 3500.0)  # Hz, apart in equal ratios: what every codec and rate keeps
 PARTS = 64  # of the time from the first sound to the last, in a fingerprint
-DEPTH = 40.0  # dB below the loudest part that a fingerprint sees
+ONSET = 30.0  # dB below the loudest frame: what is softer, before and after, is not yet and no longer the piece
+DEPTH = 25.0  # dB below the loudest part that a fingerprint sees
 FEATURELESS = 0.5  # dB: a fingerprint that varies less says nothing
 
 SYLLABLES = (2.5, 7.0)  # Hz
@@ -109,7 +110,9 @@ class Meter:
         energies = np.concatenate(self._energies)
         lasting = np.concatenate(self._lasting)
         loud = levels >= SILENT
-        sounding = slice(int(loud.argmax()), len(loud) - int(loud[::-1].argmax())) if loud.any() else slice(0, 0)
+        # From the first sound to the last, by the loudest: a quieter copy begins where the louder one does.
+        above = np.flatnonzero(levels >= levels.max() - ONSET)
+        sounding = slice(int(above[0]), int(above[-1]) + 1)
         heard = loud[self._lag :] & loud[: len(loud) - self._lag]
         return Measures(
             silence=round(float(1 - loud.mean()), 4),
