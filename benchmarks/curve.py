@@ -22,11 +22,12 @@ from typing import Any
 import numpy as np
 from tqdm import tqdm
 
-from benchmarks.online import Events, Heard, decode, hear, read_reference, songs_in
+from benchmarks.online import hear
 from rtchord import engine as engines
 from rtchord.audio.files import read_mono
 from rtchord.chords import NO_BASS, NO_CHORD, X, chord_with_bass
 from rtchord.decoder import PRESETS, TUNED_HOP, DecoderSettings
+from train.evaluate import Events, Heard, decode, read_reference, songs_in
 from train.score import intervals, score_song, summarize
 
 FACTORS = (0.125, 0.25, 0.5, 1.0, 2.0, 4.0, 8.0)

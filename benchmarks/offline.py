@@ -8,10 +8,10 @@ from pathlib import Path
 import numpy as np
 from tqdm import tqdm
 
-from benchmarks.online import read_reference, songs_in
 from rtchord import engine as engines
 from rtchord.audio.files import read_mono
 from rtchord.recognizer import posteriors, segment
+from train.evaluate import read_reference, songs_in
 from train.score import SEVEN, score_song, summarize
 
 DELAYS = tuple(round(0.02 * i, 2) for i in range(9))  # s

@@ -28,11 +28,12 @@ from threadpoolctl import threadpool_limits
 from tqdm import tqdm
 
 from benchmarks.cqt import interleaved
-from benchmarks.online import Events, Reference, decode, hear, read_reference, songs_in, spread
+from benchmarks.online import hear, spread
 from rtchord import engine as engines
 from rtchord.audio.files import read_mono
 from rtchord.chords import NO_BASS, Chord, class_index
 from rtchord.decoder import PRESETS
+from train.evaluate import Events, Reference, decode, read_reference, songs_in
 from train.score import SongScore, intervals, score_song, summarize
 
 Float32 = NDArray[np.float32]

@@ -13,10 +13,9 @@ a change of code alone must not fail a build.
 from __future__ import annotations
 
 import json
-import re
 import subprocess
 from collections.abc import Callable
-from functools import lru_cache
+from functools import lru_cache, partial
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +24,8 @@ from benchmarks.redo import COMMANDS, HELD_OUT, OWN, RESULTS, TUNED
 from rtchord.chords import QUALITIES
 from rtchord.decoder import PRESETS
 from rtchord.errors import UserError
+from train.report import FOOTNOTE, fill, interval, number, table
+from train.report import pipeline as pipeline_table
 from train.score import INVERTED, SEVEN, SHARES, TIMED
 
 ROOT = Path(__file__).parents[1]
@@ -39,13 +40,14 @@ DOCUMENTS = (
     "docs/training.md",
 )
 SETS = TUNED
-MARKER = re.compile(r"(<!-- table (\w+) -->\n).*?(<!-- end -->)", re.DOTALL)
-FOOTNOTE = re.compile(r"^\n† .*\n", re.MULTILINE)
 
 # The code that the results whose names begin so measure.
 CQT = ("rtchord/cqt", "rtchord/audio/resample.py")
 LIVE = (*CQT, *(f"rtchord/{name}" for name in ("chords.py", "decoder.py", "engine", "engines", "recognizer.py")))
 SESSION = ("rtchord/audio", "rtchord/outputs", "rtchord/session.py")
+TRAINING = (
+    "data evaluate fit label losses model pretrain published regularise render reproduce rvq score students teachers"
+)
 MEASURED: dict[str, tuple[str, ...]] = {
     "online": (*LIVE, "train/score.py"),
     "offline": (*LIVE, "train/score.py"),
@@ -63,6 +65,7 @@ MEASURED: dict[str, tuple[str, ...]] = {
     "start": ("rtchord", "pyproject.toml", "benchmarks/start.py"),
     "cqt": CQT,
     "resampling": CQT,
+    "pipeline": (*CQT, *(f"train/{name}.py" for name in TRAINING.split())),
 }
 
 _read: set[str] = set()  # results that the table being made has asked for
@@ -79,7 +82,7 @@ def _load(name: str) -> dict[str, Any]:
     try:
         loaded: dict[str, Any] = json.loads(path.read_text())
     except OSError:
-        again = f"python -m benchmarks {COMMANDS[name]}" if name in COMMANDS else "docs/benchmarks.md says how"
+        again = f"python -m benchmarks {COMMANDS[name]}" if name in COMMANDS else "the documents say how"
         raise UserError(f"no result {path.name!r}; measure it again ({again})") from None
     return loaded
 
@@ -109,16 +112,6 @@ def with_footnote(make: Callable[[], str]) -> str:
     made = make()
     old = sorted(filter(outdated, tuple(_read)))
     return made + (f"\n† Not of the present code: {', '.join(old)}.\n" if old else "")
-
-
-def table(head: list[str], rows: list[list[str]]) -> str:
-    """A Markdown table."""
-    lines = [head, ["---"] * len(head), *rows]
-    return "".join("| " + " | ".join(line) + " |\n" for line in lines)
-
-
-def number(value: float | None, digits: int) -> str:
-    return "-" if value is None else f"{value:.{digits}f}"
 
 
 def _online_row(name: str, system: str, scores: dict[str, Any]) -> list[str]:
@@ -178,11 +171,6 @@ def transforms() -> str:
         for name, row in result(f"peers-{SETS[0]}")["transform"].items()
     ]
     return table(["transform", "µs a hop, median", "times ours, median", "95 % of rounds"], rows)
-
-
-def interval(value: float | None, span: list[float] | None) -> str:
-    """A figure and its interval."""
-    return number(value, 3) + ("" if span is None else f" ({span[0]:.3f} .. {span[1]:.3f})")
 
 
 def intervals() -> str:
@@ -599,6 +587,11 @@ def capture() -> str:
     return table([f"samples lost of {samples}, at a period of", "64", "128", "256", "512"], rows)
 
 
+def pipeline() -> str:
+    """The papers' experiment."""
+    return pipeline_table(result("pipeline"))
+
+
 TABLES: dict[str, Callable[[], str]] = {
     "capture": capture,
     "online": online, "presets": presets, "latencies": latencies, "heldout": heldout, "qualities": qualities,
@@ -609,6 +602,7 @@ TABLES: dict[str, Callable[[], str]] = {
     "intervals": intervals, "shares": shares, "latency_by_metric": latency_by_metric, "own_set": own_set,
     "own_qualities": own_qualities, "robustness": robustness, "keys": keys, "no_music": no_music, "peers": peers,
     "transforms": transforms, "redo": redo, "engines": engines, "streams": streams, "int8": int8,
+    "pipeline": pipeline,
 }  # fmt: skip
 
 
@@ -629,13 +623,7 @@ PICTURES: dict[str, Callable[[bool], bool]] = {"docs/curve.png": curve}
 
 def filled(text: str) -> str:
     """A document with its tables written anew; UserError for a name that is no table's."""
-
-    def replace(match: re.Match[str]) -> str:
-        if match[2] not in TABLES:
-            raise UserError(f"there is no table {match[2]!r}; there are {', '.join(TABLES)}")
-        return f"{match[1]}{with_footnote(TABLES[match[2]])}{match[3]}"
-
-    return MARKER.sub(replace, text)
+    return fill(text, {name: partial(with_footnote, make) for name, make in TABLES.items()})
 
 
 def report(check: bool) -> list[str]:

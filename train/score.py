@@ -15,6 +15,11 @@ Scores
   has the right bass, whatever else it is; `inversion`: in which root and quality are right too.
 * `class_mean`: for each quality of the vocabulary that the references contain, the share of its time that was named
   with the right root and quality, pooled over songs; then the mean over qualities. Rare ones count like common ones.
+  `rare_mean` is the same over `RARE`, those outside mir_eval's sevenths vocabulary.
+* `acqa`, the average chord quality accuracy (Cho 2014; Deng & Kwok 2016): as `class_mean`, with N as one more class.
+* `overseg`, `underseg`, `seg` are mir_eval's: 1 less the directional Hamming distances between the segments, whatever
+  their labels (how little is split too much, how little is run together), and the lesser of the two.
+* `confusion`: s of each of `CLASSES` while each of them showed, whatever the roots; the last column: any other label.
 * Latency of a reference change by a metric: from its onset to the first moment at which the same label shows; at the
   earliest 0. Changes to N, X or a chord outside the metric, to one shorter than `MIN_DURATION`, or between chords that
   are the same by the metric are not counted. A label that had gone before the onset does not count.
@@ -42,14 +47,21 @@ import mir_eval
 import numpy as np
 from numpy.typing import NDArray
 
-from rtchord.chords import QUALITIES, X
+from rtchord.chords import QUALITIES, N, X
 from train.labels import parse
 
 SEVEN = ("root", "thirds", "triads", "sevenths", "tetrads", "majmin", "mirex")
 INVERTED = ("thirds_inv", "triads_inv", "sevenths_inv", "tetrads_inv", "majmin_inv")
+SEGMENTATION = ("overseg", "underseg", "seg")
+CLASSES = (*(quality.name for quality in QUALITIES), "N")
+SILENCE = CLASSES.index("N")
+RARE = tuple(name for name in CLASSES[:SILENCE] if name not in ("maj", "min", "maj7", "7", "min7"))
 TIMED = ("root", "majmin", "triads", "sevenths", "tetrads", "quality")  # what latency is measured by
 SHARES = ("right", "late", "flicker", "wrong")
-HEADLINES = ("mean7", "majmin", "tetrads", "class_mean", "hit", "lat_med", "lat_p90", "events_per_change")
+HEADLINES = (
+    "mean7", "majmin", "tetrads", "class_mean", "rare_mean", "acqa", "seg", "hit", "lat_med", "lat_p90",
+    "events_per_change",
+)  # fmt: skip
 MIN_DURATION, FLICKER = 0.5, 0.25  # s
 DRAWS = 1000  # of the bootstrap
 
@@ -62,10 +74,10 @@ Scores = dict[str, float | None]
 class SongScore:
     """Scores of one song.
 
-    `metrics`: the seven and their `_inv` forms. `waits`: by each of `TIMED`, s of every counted change, nan = never;
-    `changed_to`: index of the quality of each change in `waits["quality"]`. `duration`: s. `present`, `named`: s that
-    each quality was there and was named right. `shares`: s of each of `SHARES`. `inverted`: s of inverted references,
-    with the right bass, and with root and quality right too.
+    `metrics`: the seven, their `_inv` forms and `SEGMENTATION`. `waits`: by each of `TIMED`, s of every counted change,
+    nan = never; `changed_to`: index of the quality of each change in `waits["quality"]`. `duration`: s. `present`,
+    `named`: s that each quality was there and was named right. `shares`: s of each of `SHARES`. `inverted`: s of
+    inverted references, with the right bass, and with root and quality right too. `confusion`: (15, 16) s, see above.
     """
 
     metrics: dict[str, float]
@@ -77,6 +89,7 @@ class SongScore:
     named: Floats
     shares: Floats
     inverted: Floats
+    confusion: Floats
 
     @property
     def mean7(self) -> float:
@@ -184,11 +197,14 @@ def shares(ref: Intervals, ref_labels: list[str], est: Intervals, est_labels: li
 
 def _by_class(
     ref: Intervals, ref_labels: list[str], est: Intervals, est_labels: list[str]
-) -> tuple[Floats, Floats, Floats]:
-    """s that each quality was there, and was named with root and quality right; and `SongScore.inverted`."""
+) -> tuple[Floats, Floats, Floats, Floats]:
+    """`SongScore`'s s by class: `present`, `named`, `inverted`, `confusion`."""
     present, named, inverted = np.zeros(len(QUALITIES)), np.zeros(len(QUALITIES)), np.zeros(3)
+    confusion = np.zeros((len(CLASSES), len(CLASSES) + 1))
     for seconds, r, e in zip(*_moments(ref, est), strict=True):
         truth, guess = parse(ref_labels[r]), parse(est_labels[e])
+        if truth.index != X:
+            confusion[_column(truth.index), _column(guess.index)] += seconds
         if truth.index >= X:
             continue
         quality = truth.index % len(QUALITIES)
@@ -197,7 +213,12 @@ def _by_class(
         named[quality] += seconds * right
         if truth.bass != truth.root:
             inverted += seconds * np.array([True, bass, bass and right])
-    return present, named, inverted
+    return present, named, inverted, confusion
+
+
+def _column(index: int) -> int:
+    """Row and column of a class in a confusion."""
+    return {N: SILENCE, X: len(CLASSES)}.get(index, index % len(QUALITIES))
 
 
 def score_song(ref: Intervals, ref_labels: list[str], events: Sequence[tuple[float, str]]) -> SongScore:
@@ -211,14 +232,14 @@ def score_song(ref: Intervals, ref_labels: list[str], events: Sequence[tuple[flo
         changed_to = [parse(ref_labels[i]).index % len(QUALITIES) for i in changes(ref, ref_labels, "quality")]
         spent = shares(*both)
     differing = sum(a != b for a, b in itertools.pairwise(ref_labels))
-    present, named, inverted = _by_class(*both)
+    present, named, inverted, confusion = _by_class(*both)
     return SongScore(
-        {name: float(metrics[name]) for name in (*SEVEN, *INVERTED)},
+        {name: float(metrics[name]) for name in (*SEVEN, *INVERTED, *SEGMENTATION)},
         waits,
         np.array(changed_to, np.intp),
         len(est_labels) / (differing + 1),
         float(ref[-1, 1] - ref[0, 0]),
-        present, named, spent, inverted,
+        present, named, spent, inverted, confusion,
     )  # fmt: skip
 
 
@@ -236,16 +257,20 @@ def summarize(songs: Sequence[SongScore]) -> Scores:
         return float(np.average(values, weights=weights))
 
     inverted = np.sum([s.inverted for s in songs], axis=0)
-    names = (*SEVEN, *INVERTED) if inverted[0] else SEVEN
+    names = (*SEVEN, *SEGMENTATION, *(INVERTED if inverted[0] else ()))
     summary: Scores = {name: mean([s.metrics[name] for s in songs]) for name in names}
     summary["mean7"] = mean([s.mean7 for s in songs])
     present, named = (np.sum([getattr(s, key) for s in songs], axis=0) for key in ("present", "named"))
-    there = present > 0
+    silence = np.sum([s.confusion[SILENCE] for s in songs], axis=0)  # as what it was named
+    with np.errstate(invalid="ignore"):  # nan: was not there
+        right = np.append(named, silence[SILENCE]) / np.append(present, silence.sum())
     waits = np.concatenate([song.waits["majmin"] for song in songs])
     median, p90 = _spread(waits)
     spent = np.sum([s.shares for s in songs], axis=0)
     summary |= {
-        "class_mean": float((named[there] / present[there]).mean()) if there.any() else None,
+        "class_mean": _mean_there(right[:SILENCE]),
+        "rare_mean": _mean_there(right[[CLASSES.index(name) for name in RARE]]),
+        "acqa": _mean_there(right),
         "changes": waits.size,
         "hit": float(np.mean(~np.isnan(waits))) if waits.size else 0.0,
         "lat_med": median,
@@ -258,10 +283,23 @@ def summarize(songs: Sequence[SongScore]) -> Scores:
     return summary
 
 
-def intervals(songs: Sequence[SongScore], draws: int = DRAWS, seed: int = 0) -> dict[str, tuple[float, float] | None]:
-    """95 % intervals of `HEADLINES`, from `draws` sets of as many songs, drawn with replacement."""
+def _mean_there(values: Floats) -> float | None:
+    """Mean of those that are not nan."""
+    there = values[~np.isnan(values)]
+    return float(there.mean()) if there.size else None
+
+
+def intervals(
+    songs: Sequence[SongScore], draws: int = DRAWS, seed: int = 0, takes: int = 1
+) -> dict[str, tuple[float, float] | None]:
+    """95 % intervals of `HEADLINES`, from `draws` sets of as many songs, drawn with replacement.
+
+    `takes`: how many scores of each song `songs` holds, side by side (of several networks); they are drawn together.
+    """
     rng = np.random.default_rng(seed)
-    found = [summarize([songs[i] for i in rng.integers(len(songs), size=len(songs))]) for _ in range(draws)]
+    groups = [songs[i : i + takes] for i in range(0, len(songs), takes)]
+    picks = [rng.integers(len(groups), size=len(groups)) for _ in range(draws)]
+    found = [summarize([song for i in row for song in groups[i]]) for row in picks]
     values = {name: [value for row in found if (value := row[name]) is not None] for name in HEADLINES}
     return {name: _middle(drawn) if drawn else None for name, drawn in values.items()}
 

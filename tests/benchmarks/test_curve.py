@@ -19,11 +19,12 @@ from benchmarks.curve import (
     scaled,
     source,
 )
-from benchmarks.online import Heard, decode, events_of, hear
+from benchmarks.online import events_of, hear
 from rtchord import engine as engines
 from rtchord.audio.files import read_mono
 from rtchord.chords import N_BASS, N_CLASSES, NO_BASS, N, X, class_index
 from rtchord.decoder import PRESETS
+from train.evaluate import Heard, decode
 
 DATA = Path(__file__).parents[1] / "data"
 C, G = class_index(0, "maj"), class_index(7, "maj")

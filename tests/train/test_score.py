@@ -8,6 +8,8 @@ import numpy as np
 import pytest
 
 from train.score import (
+    CLASSES,
+    RARE,
     SHARES,
     difference,
     intervals,
@@ -181,8 +183,43 @@ def test_the_class_mean_weighs_rare_qualities_like_common_ones() -> None:
     assert summarize([score])["class_mean"] == pytest.approx(0.5)
 
 
+def test_the_average_chord_quality_accuracy_counts_silence_as_one_more_class() -> None:
+    """maj is all right, min not at all, N half: class means over two classes, ACQA over three."""
+    ref = np.array([[0.0, 2.0], [2.0, 4.0], [4.0, 6.0]])
+    summary = summarize([score_song(ref, ["C:maj", "A:min", "N"], [(0.0, "C:maj"), (5.0, "N")])])
+    assert summary["class_mean"] == pytest.approx(1 / 2)
+    assert summary["acqa"] == pytest.approx((1 + 0 + 1 / 2) / 3)
+
+
+def test_rare_qualities_are_those_outside_the_sevenths_vocabulary() -> None:
+    ref = np.array([[0.0, 8.0], [8.0, 9.0], [9.0, 10.0]])
+    summary = summarize([score_song(ref, ["C:maj", "C:dim7", "C:sus4"], [(0.0, "C:maj"), (9.0, "C:sus4")])])
+    assert summary["rare_mean"] == pytest.approx(1 / 2)
+    assert not {"maj", "min", "7", "maj7", "min7", "N"} & set(RARE)
+    assert summarize([RIGHT])["rare_mean"] is None
+
+
+def test_a_confusion_shares_out_the_time_of_each_quality_whatever_the_root() -> None:
+    ref = np.array([[0.0, 4.0], [4.0, 6.0], [6.0, 7.0]])
+    events = [(0.0, "C:maj"), (1.0, "E:min"), (4.0, "N"), (5.0, "X"), (6.0, "C:maj")]
+    confusion = score_song(ref, ["C:maj", "N", "X"], events).confusion
+    maj, minor, silence = (CLASSES.index(name) for name in ("maj", "min", "N"))
+    expected = np.zeros((15, 16))
+    expected[maj, maj], expected[maj, minor], expected[silence, silence], expected[silence, -1] = 1, 3, 1, 1
+    assert np.allclose(confusion, expected)  # what the reference does not know is in no row
+
+
+def test_segmentation_tells_splitting_from_running_together() -> None:
+    ref, labels = np.array([[0.0, 4.0], [4.0, 8.0]]), ["C:maj", "G:maj"]
+    split = summarize([score_song(ref, labels, [(0.0, "C:maj"), (2.0, "D:maj"), (4.0, "G:maj")])])
+    together = summarize([score_song(ref, labels, [(0.0, "C:maj")])])
+    assert (split["overseg"], split["underseg"]) == (pytest.approx(0.75), pytest.approx(1))
+    assert (together["overseg"], together["underseg"]) == (pytest.approx(1), pytest.approx(0.5))
+
+
 RIGHT = score_song(np.array([[0.0, 3.0]]), ["C:maj"], [(0.0, "C:maj")])
 WRONG = score_song(np.array([[0.0, 1.0]]), ["C:maj"], [(0.0, "D:maj")])
+WRONG_AS_LONG = score_song(np.array([[0.0, 3.0]]), ["C:maj"], [(0.0, "D:maj")])
 
 
 def test_a_set_is_weighted_by_duration() -> None:
@@ -193,6 +230,12 @@ def test_intervals_span_what_draws_of_songs_give() -> None:
     assert intervals([RIGHT, RIGHT])["majmin"] == (1, 1)
     assert intervals([RIGHT, WRONG], draws=200)["majmin"] == (0, 1)
     assert intervals([RIGHT])["lat_med"] is None
+
+
+def test_takes_of_a_song_are_drawn_together() -> None:
+    """Two networks, one always right, one always wrong: whatever songs are drawn, half is right."""
+    low, high = intervals([RIGHT, WRONG_AS_LONG] * 2, draws=100, takes=2)["majmin"] or (0, 1)
+    assert (low, high) == (0.5, 0.5)
 
 
 def test_a_difference_is_paired() -> None:
