@@ -27,6 +27,7 @@ import numpy as np
 from pydantic import BaseModel, ConfigDict, Field
 
 from rtchord.errors import UserError
+from train.files import replaced
 
 # The feature definition of each student. BTC's own is that of its published checkpoint; fresh networks share 2E1D's, so
 # that one transform does for both.
@@ -250,10 +251,8 @@ def _together(step: Step, workers: int) -> int:
 
 
 def _write(path: Path, content: object) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(path.name + ".tmp")
-    temporary.write_text(json.dumps(content, indent=1) + "\n")
-    temporary.replace(path)
+    with replaced(path) as temporary:
+        temporary.write_text(json.dumps(content, indent=1) + "\n")
 
 
 def _train(steps: Sequence[Step], runs: Path) -> None:
@@ -408,10 +407,9 @@ def make_data(folder: Path, seed: int = 0) -> None:
     """A few seconds of everything that the experiment reads: sampled charts on plucked strings of our own."""
     import itertools
 
-    import soundfile
-
     from rtchord.outputs.text import lab_lines
     from train import strings
+    from train.audio import write
     from train.catalogue import split_of
     from train.render import chart_piece
 
@@ -428,7 +426,7 @@ def make_data(folder: Path, seed: int = 0) -> None:
             notes = [(n.pitch, n.start, n.end, n.velocity / 127) for track in tracks for n in track.notes]
             audio = strings.play(notes, piece.duration, rng, RATE)
             path = temporary / kind / f"{name}.wav"
-            soundfile.write(path, 0.5 * audio / np.abs(audio).max(), RATE)
+            write(path, 0.5 * audio / np.abs(audio).max(), RATE)
             if kind != "unlabelled":
                 path.with_suffix(".lab").write_text(lab_lines(piece.segments))
     temporary.replace(folder)
@@ -440,8 +438,6 @@ def from_command_line(
     """`python -m train reproduce`."""
     from train.report import RESULT, pipeline
 
-    if workers < 1:
-        raise UserError(f"cannot use --workers {workers}: at least 1")
     # What the smallest size finds means nothing, so it does not go where the documents look.
     output = output or (runs / "pipeline.json" if name == "tiny" else RESULT)
     print(pipeline(reproduce(runs, name, sized(name, changes), data, output, workers)))

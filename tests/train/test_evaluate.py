@@ -36,29 +36,12 @@ def certain(path: list[int], hop: float = HOP) -> Heard:
 # --- windows ----------------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("frames", [1, 107, 108, 109, 162, 163, 1000])
-def test_windows_cover_every_frame_and_stay_inside(frames: int) -> None:
-    starts = ev.windows(frames)
-    length = min(frames, ev.WINDOW)
-    heard = np.zeros(frames, int)
-    for start in starts:
-        assert 0 <= start <= frames - length
-        heard[start : start + length] += 1
-    assert heard.min() >= 1
-    assert max(np.diff(starts), default=0) <= ev.STEP
-
-
-def test_where_windows_overlap_their_mean_counts() -> None:
-    parts = np.stack([np.full((4, 1), 1.0), np.full((4, 1), 3.0)]).astype(np.float32)
-    assert ev.overlap_mean(parts, [0, 2], 6).ravel().tolist() == [1, 1, 2, 2, 3, 3]
-
-
 @pytest.mark.parametrize("network", [BTC, TwoEncoders])
 def test_the_papers_networks_read_windows(network: type[torch.nn.Module], monkeypatch: pytest.MonkeyPatch) -> None:
     """Over a recording as long as one window that is the network itself; over a longer one every row sums to 1."""
     torch.manual_seed(0)
     model, features = network(layers=1).eval(), DEFINITIONS["librosa-0.11"]
-    monkeypatch.setattr("train.fit.load_student", lambda _: (model, features, {}))
+    monkeypatch.setattr("train.students.load_student", lambda _: (model, features, {}))
     system = StudentSystem(Path("run/student.safetensors"))
     assert (system.name, system.features) == ("run", None)
     song = Song(DEMO / "demo.ogg", DEMO / "demo.lab")

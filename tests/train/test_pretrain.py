@@ -279,8 +279,8 @@ def test_a_run_is_not_overwritten_by_accident(tmp_path: Path, music: Path, codeb
 def test_a_run_is_not_resumed_with_other_settings_or_codebooks(tmp_path: Path, music: Path, codebooks: Path) -> None:
     run = Run(tmp_path / "run")
     pretrain(run, config(1), [music], codebooks, SMALL)
-    with pytest.raises(UserError, match="other settings"):
+    with pytest.raises(UserError, match="begun with steps 1, not 2"):
         pretrain(run, config(2), [music], codebooks, SMALL, resume=True)
     save_quantiser(codebooks, quantiser(), "live", RVQConfig(codebooks=2, entries=PATTERNS, seed=1), {})
-    with pytest.raises(UserError, match="other settings"):
+    with pytest.raises(UserError, match="begun with codebooks"):
         pretrain(run, config(1), [music], codebooks, SMALL, resume=True)
