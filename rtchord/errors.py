@@ -36,7 +36,8 @@ def told_in_a_sentence(program: str) -> Iterator[None]:
         print(f"{program}: {error}", file=sys.stderr)
         sys.exit(error.exit_code)
     except ValidationError as error:
-        print(f"{program}: cannot use {first_problem(error.errors())}", file=sys.stderr)
+        of_one_value = "cannot use " if error.errors()[0]["loc"] else ""
+        print(f"{program}: {of_one_value}{first_problem(error.errors())}", file=sys.stderr)
         sys.exit(UserError.exit_code)
     except OSError as error:
         if error.filename is None and error.errno not in (errno.ENOSPC, errno.EDQUOT):

@@ -38,7 +38,7 @@ from rtchord.decoder import PRESETS, TUNED_HOP, Decoder, DecoderSettings
 from rtchord.errors import UserError
 from rtchord.recognizer import Gate
 from rtchord.settings import GATE_DBFS
-from train.audio import SUFFIXES, read
+from train.audio import SUFFIXES, opened, read
 from train.files import replaced
 from train.label import frames_of
 from train.labels import read_lab
@@ -61,6 +61,7 @@ if TYPE_CHECKING:
 WINDOW = 108  # frames of a window of a bidirectional network (`train.students.posteriors`)
 SMOOTHING = 9 * 2048 / 22_050  # s
 SHORTEST = 0.5  # s
+LABELS_OVER = 1.0  # s that labels may end after their recording without a word
 ONLINE = "balanced"
 DECODING = {"window": WINDOW, "step": WINDOW // 2, "smoothing_s": SMOOTHING, "shortest_s": SHORTEST, "online": ONLINE}
 
@@ -123,8 +124,17 @@ class Song:
 
 
 def songs_of(folder: Path) -> list[Song]:
-    """The recordings of a folder; UserError where it has none, or labels that cannot be read."""
-    return [Song(audio, lab) for audio, lab in songs_in(folder)]
+    """The recordings of a folder; UserError where it has none, or labels that cannot be read.
+
+    Labels that end well after their recording are of another one perhaps: that is told on stderr.
+    """
+    songs = [Song(audio, lab) for audio, lab in songs_in(folder)]
+    for song in songs:
+        with opened(song.audio) as recording:
+            over = float(song.reference[0][-1, 1]) - recording.seconds
+        if over > LABELS_OVER:
+            print(f"{song.audio}: its labels end {over:.1f} s after it", file=sys.stderr)
+    return songs
 
 
 # --- systems ----------------------------------------------------------------------------------------------------------

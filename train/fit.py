@@ -34,14 +34,13 @@ from tqdm import tqdm
 
 from rtchord.cqt import DEFINITIONS
 from rtchord.errors import UserError
-from train.data import Augmentation, Batch, Tracks, merge, quality_groups
+from train.augment import Augmentation
+from train.data import Batch, Tracks, merge, quality_groups
 from train.files import agree, lock, replaced, writing
 from train.losses import class_weights, cross_entropy, distill, focal, mean_over, piece_means, selective_weight
 from train.model import ModelConfig
 from train.parallel import Ranks, made_ahead, processes
 from train.students import KINDS, AnyStudent, config_of, kind_of, load_student, load_tensors, save_student, tensors_of
-
-__all__ = ["FitConfig", "Run", "fit", "load_student", "save_student"]
 
 BATCHES_AHEAD = 4  # made by threads while a GPU computes
 DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}

@@ -140,6 +140,8 @@ def sized(name: str, changes: Sequence[str]) -> Size:
         key, sign, value = change.partition("=")
         if not sign:
             raise UserError(f"cannot use --set {change!r}: write NAME=VALUE, such as stage1_steps=300")
+        if key not in values:
+            raise UserError(f"cannot use --set {change!r}: a size has {', '.join(values)}")
         if isinstance(values.get(key), tuple):
             values[key] = tuple(part for part in value.split(",") if part)
         else:

@@ -240,3 +240,18 @@ def test_folders_of_one_name_are_refused(folder: Path, tmp_path: Path) -> None:
 def test_a_missing_student_is_named(folder: Path) -> None:
     with pytest.raises(UserError, match=r"nowhere\.safetensors"):
         ev.evaluate("nowhere.safetensors", [folder])
+
+
+def test_a_student_may_be_asked_as_a_teacher_too() -> None:
+    plain, teacher = ev.system_of(str(SHIPPED)), ev.system_of(f"student:{SHIPPED}")
+    assert isinstance(plain, StudentSystem)
+    assert isinstance(teacher, TeacherSystem)
+
+
+def test_labels_that_end_after_their_recording_are_told(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    lab = next(folder.glob("*.lab"))
+    ev.songs_of(folder)
+    assert "its labels end" not in capsys.readouterr().err
+    lab.write_text("0 900 C:maj\n")
+    ev.songs_of(folder)
+    assert "its labels end" in capsys.readouterr().err

@@ -20,10 +20,10 @@ from rtchord.errors import UserError
 from train import store
 from train.__main__ import main
 from train.augment import Augmentation
-from train.fit import FitConfig, Run, fit, load_student
+from train.fit import FitConfig, Run, fit
 from train.losses import cross_entropy, distill, selective_weight
 from train.model import ModelConfig
-from train.students import KINDS, AnyStudent, kind_of, save_student, tensors_of
+from train.students import KINDS, AnyStudent, kind_of, load_student, save_student, tensors_of
 
 FEATURES = Features()
 SMALL = ModelConfig(

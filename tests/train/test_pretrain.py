@@ -19,12 +19,12 @@ from rtchord.cqt import DEFINITIONS
 from rtchord.errors import UserError
 from train.__main__ import main
 from train.augment import mix
-from train.fit import Run, load_student
+from train.fit import Run
 from train.model import ModelConfig
 from train.pretrain import PretrainConfig, Pretraining, pretrain, spans
 from train.rvq import Quantiser, RVQConfig, save_quantiser
 from train.store import Writer
-from train.students import KINDS
+from train.students import KINDS, load_student
 
 FEATURES = DEFINITIONS["live"]
 BINS = FEATURES.bins
