@@ -13,6 +13,7 @@ Every step is a command of `python -m train` with its arguments, as a user would
 from __future__ import annotations
 
 import json
+import os
 import shlex
 import subprocess
 import sys
@@ -249,7 +250,10 @@ def _alone(step: Step) -> int:
 
 def _together(step: Step, workers: int) -> int:
     torchrun = ("torch.distributed.run", "--standalone", f"--nproc-per-node={workers}")
-    return subprocess.run([sys.executable, "-m", *torchrun, "-m", "train", *step.argv], check=False).returncode
+    # Named, so that torchrun does not warn that it chooses a number itself.
+    environment = {"OMP_NUM_THREADS": str(_cores_each(workers)), **os.environ}
+    command = [sys.executable, "-m", *torchrun, "-m", "train", *step.argv]
+    return subprocess.run(command, env=environment, check=False).returncode
 
 
 def _write(path: Path, content: object) -> None:
@@ -264,12 +268,14 @@ def _train(steps: Sequence[Step], runs: Path) -> None:
         (Path(step.argv[1]) / "resume.pt").unlink(missing_ok=True)
 
 
-def _share_cores(workers: int) -> None:
-    import os
+def _cores_each(workers: int) -> int:
+    return max(1, (os.cpu_count() or 1) // workers)
 
+
+def _share_cores(workers: int) -> None:
     import torch
 
-    torch.set_num_threads(max(1, (os.cpu_count() or 1) // workers))
+    torch.set_num_threads(_cores_each(workers))
 
 
 def train_all(chains: Sequence[Sequence[Step]], runs: Path, workers: int) -> None:
@@ -280,8 +286,12 @@ def train_all(chains: Sequence[Sequence[Step]], runs: Path, workers: int) -> Non
         return
     context = get_context("spawn")
     with ProcessPoolExecutor(workers, mp_context=context, initializer=_share_cores, initargs=(workers,)) as pool:
-        for done in [pool.submit(_train, steps, runs) for steps in chains]:
-            done.result()
+        try:
+            for done in [pool.submit(_train, steps, runs) for steps in chains]:
+                done.result()
+        except BaseException:  # Ctrl-C too: nothing more is begun
+            pool.shutdown(wait=False, cancel_futures=True)
+            raise
 
 
 def answered(spec: str, name: str, test: str, songs: Sequence[Any], runs: Path) -> dict[str, Any]:

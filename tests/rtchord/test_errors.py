@@ -19,13 +19,10 @@ class Settings(BaseModel):
         return self
 
 
-def told(error: BaseException | dict[str, float], capsys: pytest.CaptureFixture[str]) -> tuple[str, object]:
-    with pytest.raises(SystemExit) as stop, told_in_a_sentence("program"):
-        if isinstance(error, dict):
-            Settings.model_validate(error)
-        else:
-            raise error
-    return capsys.readouterr().err, stop.value.code
+def fail(error: BaseException | dict[str, float]) -> None:
+    if isinstance(error, BaseException):
+        raise error
+    Settings.model_validate(error)
 
 
 @pytest.mark.parametrize(
@@ -46,10 +43,12 @@ def told(error: BaseException | dict[str, float], capsys: pytest.CaptureFixture[
 def test_a_sentence_and_an_exit_code(
     error: BaseException | dict[str, float], sentence: str, code: int, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    err, stopped = told(error, capsys)
+    with pytest.raises(SystemExit) as stop, told_in_a_sentence("program"):
+        fail(error)
+    err = capsys.readouterr().err
     assert err.startswith(sentence)
     assert err.count("\n") == 1
-    assert stopped == code
+    assert stop.value.code == code
 
 
 def test_what_is_no_file_of_the_users_keeps_its_traceback() -> None:
