@@ -19,7 +19,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator, Sequence
-from concurrent.futures import ProcessPoolExecutor
+from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
 from multiprocessing import get_context
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -286,12 +286,14 @@ def train_all(chains: Sequence[Sequence[Step]], runs: Path, workers: int) -> Non
         return
     context = get_context("spawn")
     with ProcessPoolExecutor(workers, mp_context=context, initializer=_share_cores, initargs=(workers,)) as pool:
-        try:
-            for done in [pool.submit(_train, steps, runs) for steps in chains]:
-                done.result()
-        except BaseException:  # Ctrl-C too: nothing more is begun
-            pool.shutdown(wait=False, cancel_futures=True)
-            raise
+        # No more than are under way are handed to the pool, so that after Ctrl-C or a failure nothing more is begun.
+        waiting, under_way = list(chains), set[Future[None]]()
+        while waiting or under_way:
+            while waiting and len(under_way) < workers:
+                under_way.add(pool.submit(_train, waiting.pop(0), runs))
+            done, under_way = wait(under_way, return_when=FIRST_COMPLETED)
+            for each in done:
+                each.result()
 
 
 def answered(spec: str, name: str, test: str, songs: Sequence[Any], runs: Path) -> dict[str, Any]:
