@@ -15,9 +15,8 @@ from rtchord.cqt import Features
 from rtchord.engine import Manifest, sha256
 from rtchord.engine.base import Float32, state_shapes
 from rtchord.errors import UserError
-from train.fit import load_student
 from train.model import Cache, Student
-from train.students import kind_of
+from train.students import kind_of, load_student
 
 Form = Literal["step", "window"]
 Precision = Literal["fp32", "fp16", "int8"]

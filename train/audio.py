@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from io import BytesIO
 from pathlib import Path
 from typing import NamedTuple
 
@@ -85,6 +86,27 @@ def read(path: Path) -> tuple[Float32, int]:
         if not blocks:
             raise UserError(f"cannot use {str(path)!r}: it holds no audio")
         return np.concatenate(blocks), recording.rate
+
+
+def write(path: Path, audio: Float32, rate: int) -> None:
+    """Mono `audio` (n,) to a file in the format of its name, whole or not at all. OSError."""
+    file = BytesIO()  # of a disk that is full libsndfile says "System error"
+    soundfile.write(file, audio, rate, format=path.suffix[1:])
+    temporary = path.with_suffix(".tmp")
+    temporary.write_bytes(file.getbuffer())
+    temporary.replace(path)
+
+
+def under(folder: Path) -> list[Path]:
+    """What is named like a recording under `folder`, without the hidden files that some systems put beside; UserError
+    where there is nothing."""
+    if not folder.is_dir():
+        raise UserError(f"there is no folder {str(folder)!r}; give one with recordings")
+    found = [p for p in folder.rglob("*") if p.suffix.lower() in SUFFIXES and not p.name.startswith(".")]
+    found = [path for path in found if not path.is_dir()]
+    if not found:
+        raise UserError(f"no recordings ({' '.join(sorted(SUFFIXES))}) under {str(folder)!r}")
+    return sorted(found)
 
 
 def tags(path: Path) -> dict[str, str | None]:

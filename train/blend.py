@@ -9,21 +9,20 @@ from __future__ import annotations
 from pathlib import Path
 
 from rtchord.errors import UserError
-from train.fit import load_student, save_student
+from train.students import config_of, kind_of, load_student, load_tensors, save_student, tensors_of
 
 
 def blend(first: Path, second: Path, share: float, target: Path) -> None:
-    """Write the blend of two students of one shape to `target`; `share` 0..1 is the second's."""
+    """Write the blend of two students of one kind and size to `target`; `share` 0..1 is the second's."""
     if not 0 <= share <= 1:
         raise UserError(f"--share {share} is not between 0 and 1")
     one, features, first_provenance = load_student(first)
     two, second_features, second_provenance = load_student(second)
-    if one.config != two.config or features != second_features:
+    if (kind_of(one), config_of(one), features) != (kind_of(two), config_of(two), second_features):
         raise UserError(
-            f"{str(first)!r} and {str(second)!r} differ in size or features; blend a student with its child"
+            f"{str(first)!r} and {str(second)!r} differ in kind, size or features; blend a student with its child"
         )
-    weights = one.state_dict()
-    two.load_state_dict({k: (1 - share) * weights[k] + share * v for k, v in two.state_dict().items()})
+    weights = tensors_of(one)
+    load_tensors(two, {name: (1 - share) * weights[name] + share * t for name, t in tensors_of(two).items()})
     provenance = {"blend": share, "first": first_provenance, "second": second_provenance}
-    target.parent.mkdir(parents=True, exist_ok=True)
     save_student(target, two, features, provenance)

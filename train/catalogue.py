@@ -26,7 +26,8 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 from tqdm import tqdm
 
 from rtchord.errors import UserError, first_problem
-from train.audio import SUFFIXES, opened, tags
+from train.audio import SUFFIXES, opened, tags, under
+from train.files import replaced, writing
 from train.labels import Segment, read_labels
 from train.measure import Measures, Meter, normalised
 
@@ -169,19 +170,16 @@ def read(path: Path) -> list[Entry]:
 
 
 def write(path: Path, entries: list[Entry]) -> None:
-    """Write a catalogue under a temporary name and rename it."""
+    """Write a catalogue."""
     base = _absolute(path).parent
 
     def portable(other: Path | None) -> Path | None:
         return other.relative_to(base) if other and other.is_relative_to(base) else other
 
-    base.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(path.name + ".tmp")
-    with temporary.open("w", encoding="utf-8") as file:
+    with replaced(path) as temporary, temporary.open("w", encoding="utf-8") as file:
         for entry in entries:
             moved = entry.model_copy(update={"audio": portable(entry.audio), "labels": portable(entry.labels)})
             file.write(moved.model_dump_json() + "\n")
-    temporary.replace(path)
 
 
 def segments(entry: Entry) -> list[Segment]:
@@ -203,10 +201,7 @@ def _absolute(path: Path | str) -> Path:
 def find_audio(folder: Path) -> Iterator[Found]:
     """Every recording under `folder`, without labels."""
     root = _absolute(folder)
-    paths = sorted(p for p in root.rglob("*") if p.suffix.lower() in SUFFIXES and not p.name.startswith("."))
-    if not paths:
-        raise UserError(f"no recordings ({' '.join(sorted(SUFFIXES))}) under {str(folder)!r}")
-    yield from (Found(path, root, "audio") for path in paths)
+    yield from (Found(path, root, "audio") for path in under(root))
 
 
 def _find_beside(folder: Path, source: str, suffix: str) -> Iterator[Found]:
@@ -364,8 +359,8 @@ def _probes(paths: list[Path], target: Path, workers: int) -> dict[Path, Probe]:
         return (earlier.file.bytes, earlier.file.modified) != (stat.st_size, stat.st_mtime)
 
     new = [path for path in paths if fresh(path)]
-    begun.parent.mkdir(parents=True, exist_ok=True)
-    with ExitStack() as stack:
+    with writing(target.parent), ExitStack() as stack:
+        begun.parent.mkdir(parents=True, exist_ok=True)
         log = stack.enter_context(begun.open("a", encoding="utf-8"))
         read: Iterable[Probe] = map(probe, new)
         if workers > 1 and len(new) > 1:

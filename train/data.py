@@ -21,9 +21,7 @@ from rtchord.chords import N_BASS, N_CLASSES, N_QUALITIES, X
 from rtchord.cqt import DEFINITIONS
 from rtchord.errors import UserError
 from train import store
-from train.augment import SHIFTS, Augmentation, augmented, disturb, shift, transpose
-
-__all__ = ["Augmentation", "Batch", "Tracks", "disturb", "merge", "quality_groups", "shift"]
+from train.augment import SHIFTS, Augmentation, augmented, shift, transpose
 
 EARLY_SECONDS = 0.3  # after a change: the frames that decide how late a student is
 
@@ -122,9 +120,7 @@ class Tracks:
 
     def crops(self, rng: np.random.Generator, batch: int, frames: int) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
         """Tracks (batch,) and first frames (batch,) of crops; longer tracks are drawn more often."""
-        room = np.maximum(self.lengths - frames, 0)
-        which = rng.choice(len(room), size=batch, p=(room + 1) / (room + 1).sum())
-        return which, (rng.random(batch) * (room[which] + 1)).astype(np.int64)
+        return draw(self.lengths, rng, batch, frames)
 
     def windows(self, frames: int) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
         """Tracks and first frames of crops that lie side by side over all tracks."""
@@ -215,6 +211,16 @@ class Tracks:
         reach = max(1, round(EARLY_SECONDS * self.features.frame_rate))
         recent = functional.max_pool1d(functional.pad(changed, (reach - 1, 0))[:, None], reach, 1)[:, 0]
         return 1.0 + (weight - 1.0) * recent
+
+
+def draw(
+    lengths: NDArray[np.int64], rng: np.random.Generator, batch: int, frames: int
+) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """Pieces (batch,) and first frames (batch,) of crops of `frames`; the longer of `lengths` (pieces,) are drawn more
+    often."""
+    room = np.maximum(lengths - frames, 0)
+    which = rng.choice(len(room), size=batch, p=(room + 1) / (room + 1).sum())
+    return which, (rng.random(batch) * (room[which] + 1)).astype(np.int64)
 
 
 def quality_groups() -> Tensor:

@@ -38,7 +38,8 @@ from rtchord.decoder import PRESETS, TUNED_HOP, Decoder, DecoderSettings
 from rtchord.errors import UserError
 from rtchord.recognizer import Gate
 from rtchord.settings import GATE_DBFS
-from train.audio import SUFFIXES, read
+from train.audio import SUFFIXES, opened, read
+from train.files import replaced
 from train.label import frames_of
 from train.labels import read_lab
 from train.score import (
@@ -57,12 +58,12 @@ from train.score import (
 if TYPE_CHECKING:
     from train.teachers import Teacher
 
-WINDOW, STEP = 108, 54  # frames of a window of a bidirectional network, and between windows
+WINDOW = 108  # frames of a window of a bidirectional network (`train.students.posteriors`)
 SMOOTHING = 9 * 2048 / 22_050  # s
 SHORTEST = 0.5  # s
+LABELS_OVER = 1.0  # s that labels may end after their recording without a word
 ONLINE = "balanced"
-DECODING = {"window": WINDOW, "step": STEP, "smoothing_s": SMOOTHING, "shortest_s": SHORTEST, "online": ONLINE}
-BATCH = 32  # windows that go through a network at once
+DECODING = {"window": WINDOW, "step": WINDOW // 2, "smoothing_s": SMOOTHING, "shortest_s": SHORTEST, "online": ONLINE}
 
 # What each way of decoding is judged by.
 OFFLINE_SCORES = (*SEVEN, "mean7", "class_mean", "rare_mean", "acqa", *SEGMENTATION, "events_per_change")
@@ -123,8 +124,17 @@ class Song:
 
 
 def songs_of(folder: Path) -> list[Song]:
-    """The recordings of a folder; UserError where it has none, or labels that cannot be read."""
-    return [Song(audio, lab) for audio, lab in songs_in(folder)]
+    """The recordings of a folder; UserError where it has none, or labels that cannot be read.
+
+    Labels that end well after their recording are of another one perhaps: that is told on stderr.
+    """
+    songs = [Song(audio, lab) for audio, lab in songs_in(folder)]
+    for song in songs:
+        with opened(song.audio) as recording:
+            over = float(song.reference[0][-1, 1]) - recording.seconds
+        if over > LABELS_OVER:
+            print(f"{song.audio}: its labels end {over:.1f} s after it", file=sys.stderr)
+    return songs
 
 
 # --- systems ----------------------------------------------------------------------------------------------------------
@@ -144,39 +154,23 @@ class StudentSystem:
     """A student by its file, of any kind."""
 
     def __init__(self, path: Path) -> None:
-        from train.fit import load_student
         from train.model import Student
+        from train.students import load_student
 
         self._model, self._heard, _ = load_student(path)
         self.name = path.parent.name if path.stem == "student" else path.stem
-        # Our own network sees as much context at every frame, however long the recording is; the papers' see a window.
-        self._whole = isinstance(self._model, Student)
-        # Its bidirectional twin sees frames to come.
+        # The bidirectional twin of our own network sees frames to come; the papers' see a window.
         streams = isinstance(self._model, Student) and not self._model.config.future
         self.features = self._heard if streams else None
 
     def hear(self, song: Song) -> Heard:
-        frames, times = song.frames(self._heard)
-        if self._whole:
-            classes, bass = self._answer(frames[None])
-            return Heard(classes[0], bass[0], times)
-        starts = windows(len(frames))
-        length = min(WINDOW, len(frames))
-        cut = np.stack([frames[start : start + length] for start in starts])
-        parts = [self._answer(cut[i : i + BATCH]) for i in range(0, len(cut), BATCH)]
-        classes, bass = (overlap_mean(np.concatenate(p), starts, len(frames)) for p in zip(*parts, strict=True))
-        return Heard(classes, bass, times)
-
-    def _answer(self, frames: Float32) -> tuple[Float32, Float32]:
-        """Posteriors (batch, time, 170) and (batch, time, 13) of frames (batch, time, bins); no bass where none."""
         import torch
 
-        with torch.inference_mode():
-            logits, low = self._model.heads(self._model.encode(torch.from_numpy(frames)))
-        classes = torch.softmax(logits.float(), -1).numpy()
-        if low is not None:
-            return classes, torch.softmax(low.float(), -1).numpy()
-        return classes, no_bass(*classes.shape[:-1])
+        from train.students import posteriors
+
+        frames, times = song.frames(self._heard)
+        classes, bass = posteriors(self._model, torch.from_numpy(frames))
+        return Heard(classes, no_bass(len(classes)) if bass is None else bass, times)
 
 
 class TeacherSystem:
@@ -196,33 +190,16 @@ class TeacherSystem:
 
 def system_of(spec: str) -> System:
     """The system that a SPEC names: a student's .safetensors file, or a teacher as `train.teachers.make` takes it."""
-    if spec.endswith(".safetensors"):
-        return StudentSystem(Path(spec))
-    from train.teachers import make
+    from train.teachers import make, names_teacher
 
+    if spec.endswith(".safetensors") and not names_teacher(spec):
+        return StudentSystem(Path(spec))
     return TeacherSystem(make(spec))
 
 
-def no_bass(*shape: int) -> Float32:
-    """(*shape, 13): certainly none."""
-    bass = np.zeros((*shape, N_BASS), np.float32)
-    bass[..., NO_BASS] = 1.0
-    return bass
-
-
-def windows(frames: int) -> list[int]:
-    """First frames of the windows over a recording; the last one ends where it ends."""
-    return [0] if frames <= WINDOW else [*range(0, frames - WINDOW, STEP), frames - WINDOW]
-
-
-def overlap_mean(parts: Float32, starts: Sequence[int], frames: int) -> Float32:
-    """Windows (windows, length, k) that begin at `starts` as one sequence (frames, k), averaged where they overlap."""
-    total = np.zeros((frames, parts.shape[-1]), np.float32)
-    count = np.zeros((frames, 1), np.float32)
-    for start, part in zip(starts, parts, strict=True):
-        total[start : start + len(part)] += part
-        count[start : start + len(part)] += 1
-    return total / count
+def no_bass(frames: int) -> Float32:
+    """(frames, 13): certainly none."""
+    return np.tile(np.eye(N_BASS, dtype=np.float32)[NO_BASS], (frames, 1))
 
 
 # --- decoding ---------------------------------------------------------------------------------------------------------
@@ -392,10 +369,8 @@ def draw_confusion(confusion: Floats, title: str, png: Path) -> None:
     axes.set_ylabel("reference")
     axes.set_title(f"{title}: % of each reference quality's time", fontsize=9)
     figure.colorbar(image, shrink=0.7)
-    png.parent.mkdir(parents=True, exist_ok=True)
-    temporary = png.with_suffix(".tmp.png")
-    figure.savefig(temporary, dpi=110)
-    temporary.replace(png)
+    with replaced(png) as temporary:
+        figure.savefig(temporary, dpi=110, format="png")
 
 
 def from_command_line(
@@ -406,21 +381,23 @@ def from_command_line(
 
     start = time.perf_counter()
     result = evaluate(spec, folders)
-    try:
-        if output:
-            write(output, result, time.perf_counter() - start)
-        if confusion:
-            total = np.sum([found["confusion"] for found in result["sets"].values()], axis=0)
-            draw_confusion(total, f"{result['system']}, {', '.join(result['sets'])}", confusion)
-    except OSError as error:
-        raise UserError(f"cannot write {str(error.filename)!r}: {error.strerror}") from None
-    if as_json:
-        print(json.dumps(result, indent=1))
-        return
+    took = time.perf_counter() - start
+    print(json.dumps(result, indent=1) if as_json else table(result))  # first: the disk may be full
+    if output:
+        write(output, result, took)
+    if confusion:
+        total = np.sum([found["confusion"] for found in result["sets"].values()], axis=0)
+        draw_confusion(total, f"{result['system']}, {', '.join(result['sets'])}", confusion)
+
+
+def table(result: dict[str, Any]) -> str:
+    """The scores of every set, to be read."""
+    lines = []
     for name, found in result["sets"].items():
         for way in (way for way in SCORES if way in found):
-            print(f"{name}, {way}, {found['songs']} song{'s' if found['songs'] > 1 else ''}")
+            lines.append(f"{name}, {way}, {found['songs']} song{'s' if found['songs'] > 1 else ''}")
             for score, value in found[way]["scores"].items():
                 span = found[way]["intervals"].get(score)
                 shown = "-" if value is None else f"{value:.4f}" if isinstance(value, float) else f"{value}"
-                print(f"  {score:17} {shown}" + (f"  ({span[0]:.4f} .. {span[1]:.4f})" if span else ""))
+                lines.append(f"  {score:17} {shown}" + (f"  ({span[0]:.4f} .. {span[1]:.4f})" if span else ""))
+    return "\n".join(lines)

@@ -21,6 +21,7 @@ from tqdm import tqdm
 
 from rtchord.errors import UserError
 from train import store
+from train.files import agree, lock, replaced, writing
 
 
 class Job(Protocol):
@@ -71,7 +72,7 @@ def fill(
                 except UserError as error:
                     failed += 1
                     tqdm.write(f"skipped: {error}", file=sys.stderr)
-                    with _writing(target), log.open("a") as file:
+                    with writing(target), log.open("a") as file:
                         file.write(json.dumps({"key": job.key, "problem": str(error)}) + "\n")
                 else:
                     writer.write(job.key, tracks, about)
@@ -97,18 +98,18 @@ def _alone(target: Path, settings: dict[str, Any], retry: bool) -> Iterator[None
     it lives, so that the next run waits for the last of them.
     """
     rank, world = processes()
-    with _writing(target):
+    with writing(target):
         target.mkdir(parents=True, exist_ok=True)
-        lock = (target / ".lock").open("a+")  # over NFS a shared lock needs reading, another needs writing
-    with lock:
+        file = (target / ".lock").open("a+")  # over NFS a shared lock needs reading, another needs writing
+    with file:
         if rank == 0:
-            _lock(lock.fileno(), fcntl.LOCK_EX, target)
-            with _writing(target):
-                _agree(target / "settings.json", settings)
+            lock(file.fileno(), fcntl.LOCK_EX, target)
+            with writing(target):
+                _note(target / "settings.json", settings)
                 store.recover(target)
                 for log in target.glob("skipped*.jsonl") if retry else ():
                     log.unlink()
-            _lock(lock.fileno(), fcntl.LOCK_SH, target)
+            lock(file.fileno(), fcntl.LOCK_SH, target)
         if world > 1:
             from torch import distributed
 
@@ -116,41 +117,21 @@ def _alone(target: Path, settings: dict[str, Any], retry: bool) -> Iterator[None
             distributed.barrier()
             distributed.destroy_process_group()
         if rank:
-            _lock(lock.fileno(), fcntl.LOCK_SH, target)
+            lock(file.fileno(), fcntl.LOCK_SH, target)
         yield
 
 
-@contextmanager
-def _writing(target: Path) -> Iterator[None]:
-    try:
-        yield
-    except OSError as error:
-        raise UserError(
-            f"cannot write to {str(target)!r}: {error.strerror}; make room, or choose another folder"
-        ) from None
-
-
-def _lock(file: int, kind: int, target: Path) -> None:
-    try:
-        fcntl.flock(file, kind | fcntl.LOCK_NB)
-    except BlockingIOError:
-        raise UserError(f"another run is at work on {str(target)!r}; wait for it, or choose another folder") from None
-
-
-def _agree(path: Path, settings: dict[str, Any]) -> None:
+def _note(path: Path, settings: dict[str, Any]) -> None:
     """Note the settings of a folder, or see that they are those noted before."""
     if path.exists():
-        before = json.loads(path.read_text())
-        for name in sorted(before.keys() | settings.keys()):
-            if before.get(name) != settings.get(name):
-                raise UserError(
-                    f"{str(path.parent)!r} was begun with {name} {before.get(name)!r}, not {settings.get(name)!r}; "
-                    "go on with the same, or choose another folder"
-                )
+        try:
+            before = json.loads(path.read_text())
+        except ValueError as error:
+            raise UserError(f"{str(path)!r} is damaged ({error}); choose another folder") from None
+        agree(path.parent, before, settings)
         return
-    temporary = path.with_suffix(".tmp")
-    temporary.write_text(json.dumps(settings))
-    temporary.replace(path)
+    with replaced(path) as temporary:
+        temporary.write_text(json.dumps(settings))
 
 
 def _skipped(target: Path) -> set[str]:

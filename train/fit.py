@@ -12,12 +12,17 @@ tracks, gradients are averaged.
 from __future__ import annotations
 
 import copy
+import fcntl
 import json
 import math
 import sys
 import time
+from collections.abc import Iterable
+from contextlib import closing
+from io import BytesIO
 from pathlib import Path
-from typing import Any, Literal
+from pickle import UnpicklingError
+from typing import Any, Literal, TextIO
 
 import numpy as np
 import torch
@@ -29,13 +34,13 @@ from tqdm import tqdm
 
 from rtchord.cqt import DEFINITIONS
 from rtchord.errors import UserError
-from train.data import Augmentation, Batch, Tracks, merge, quality_groups
+from train.augment import Augmentation
+from train.data import Batch, Tracks, merge, quality_groups
+from train.files import agree, lock, replaced, writing
 from train.losses import class_weights, cross_entropy, distill, focal, mean_over, piece_means, selective_weight
 from train.model import ModelConfig
 from train.parallel import Ranks, made_ahead, processes
 from train.students import KINDS, AnyStudent, config_of, kind_of, load_student, load_tensors, save_student, tensors_of
-
-__all__ = ["FitConfig", "Run", "fit", "load_student", "save_student"]
 
 BATCHES_AHEAD = 4  # made by threads while a GPU computes
 DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
@@ -187,6 +192,61 @@ class Run:
         self.resume = folder / "resume.pt"
         self.log = folder / "log.jsonl"
         self.tensorboard = folder / "tensorboard"
+        self._lock: TextIO | None = None
+
+    def check_new(self, resume: bool) -> None:
+        """UserError where the folder holds a run already, unless to resume that is what is wanted."""
+        if self.resume.exists() and not resume:
+            raise UserError(f"{str(self.folder)!r} holds a run already; go on with --resume, or choose another folder")
+
+    def open(self) -> None:
+        """Make the folder, and let nobody else train there until `close`."""
+        with writing(self.folder):
+            self.folder.mkdir(parents=True, exist_ok=True)
+            self._lock = (self.folder / ".lock").open("a+")
+        lock(self._lock.fileno(), fcntl.LOCK_EX, self.folder)
+
+    def close(self) -> None:
+        if self._lock is not None:
+            self._lock.close()
+            self._lock = None
+
+    def checkpoint(self, settings: dict[str, Any]) -> dict[str, Any] | None:
+        """The last one, on the CPU, if there is one; UserError where it cannot be read or has other `settings`."""
+        if not self.resume.exists():
+            return None
+        try:
+            state = torch.load(self.resume, map_location="cpu", weights_only=True)
+        except (RuntimeError, EOFError, ValueError, KeyError, OSError, UnpicklingError):
+            raise UserError(
+                f"{str(self.resume)!r} is damaged; delete it to start anew, or choose another folder"
+            ) from None
+        if not settings.keys() <= state.keys():
+            raise UserError(f"{str(self.resume)!r} is another command's; choose another folder")
+        agree(self.folder, {name: state[name] for name in settings}, settings)
+        return state
+
+    def keep(self, state: dict[str, Any]) -> None:
+        """Write a checkpoint."""
+        file = BytesIO()
+        torch.save(state, file)
+        with replaced(self.resume) as temporary:
+            temporary.write_bytes(file.getbuffer())
+
+    def note(self, line: dict[str, float]) -> None:
+        """Add a line to the log."""
+        with writing(self.folder), self.log.open("a") as log:
+            log.write(json.dumps(line) + "\n")
+
+
+def optimizer_of(parameters: Iterable[nn.Parameter], learning_rate: float, weight_decay: float) -> torch.optim.AdamW:
+    """AdamW; matrices decay, biases and norms do not."""
+    parameters = list(parameters)
+    groups = [
+        {"params": [p for p in parameters if p.ndim >= 2], "weight_decay": weight_decay},
+        {"params": [p for p in parameters if p.ndim < 2], "weight_decay": 0.0},
+    ]
+    return torch.optim.AdamW(groups, lr=learning_rate, betas=(0.9, 0.98))
 
 
 def fit(
@@ -208,9 +268,8 @@ def fit(
         )
     if config.stage == "supervised" and rehearse:
         raise UserError("supervised learns from true labels alone; use stage2 to mix pseudo-labelled tracks in")
-    if run.resume.exists() and not resume:
-        raise UserError(f"{str(run.folder)!r} holds a run already; go on with --resume, or choose another folder")
-    with processes(device) as ranks:
+    run.check_new(resume)
+    with processes(device) as ranks, closing(run):
         return _fit(run, config, ranks, data, rehearse or [], validation or [], initial, model_config)
 
 
@@ -236,18 +295,15 @@ def _fit(
     train = DistributedDataParallel(objective) if ranks.world > 1 else objective
     load_tensors(average, tensors_of(student))  # now every process has the first one's
     trained = [p for p in student.parameters() if p.requires_grad]
-    groups = [
-        {"params": [p for p in trained if p.ndim >= 2], "weight_decay": config.weight_decay},
-        {"params": [p for p in trained if p.ndim < 2], "weight_decay": 0.0},
-    ]
-    optimizer = torch.optim.AdamW(groups, lr=config.learning_rate, betas=(0.9, 0.98))
+    optimizer = optimizer_of(trained, config.learning_rate, config.weight_decay)
     scaler = torch.amp.GradScaler(ranks.device.type, enabled=config.precision == "fp16")
+    if ranks.rank == 0:
+        run.open()
     progress = Progress(run, config, ranks, student, average, optimizer, scaler)
     first = progress.resumed()
     if ranks.total(torch.tensor(float(first))).item() != first * ranks.world:
         raise UserError(f"not every process sees the checkpoint of {str(run.folder)!r}; put the run on a shared folder")
     if ranks.rank == 0:
-        run.folder.mkdir(parents=True, exist_ok=True)
         print(
             f"{provenance['hours']} h of music, {sum(p.numel() for p in trained):,} parameters, {ranks.world} x "
             f"{ranks.device.type}",
@@ -322,8 +378,6 @@ def _student(
     config: FitConfig, initial: Path | None, sizes: ModelConfig | None, tracks: Tracks
 ) -> tuple[AnyStudent, dict[str, object] | None]:
     """The network to train, and the provenance of the one it starts from."""
-    if sizes and config.student != "live" and sizes.model_fields_set - {"dropout"}:
-        raise UserError(f"the student {config.student!r} has the sizes of its paper; only its dropout can be set")
     if initial is None:
         student = KINDS[config.student].build(sizes)
         sample = tracks.sample(20_000)
@@ -383,13 +437,9 @@ class Progress:
 
     def resumed(self) -> int:
         """Take up the run's last checkpoint, if it has one; steps done so far."""
-        if not self.run.resume.exists():
+        state = self.run.checkpoint(self.settings)
+        if state is None:
             return 0
-        state = torch.load(self.run.resume, map_location="cpu", weights_only=True)
-        if {name: state.get(name) for name in self.settings} != self.settings:
-            raise UserError(
-                f"{str(self.run.folder)!r} was started with other settings; repeat those, or start a new run"
-            )
         load_tensors(self.student, state["student"])
         load_tensors(self.average, state["average"])
         self.optimizer.load_state_dict(state["optimizer"])
@@ -401,7 +451,8 @@ class Progress:
         """Keep the averaged weights if they are the best, the state of the run, and a line of its log."""
         if not all(map(math.isfinite, line.values())):
             raise UserError(
-                f"at step {step} the loss is no number any more; lower --learning-rate, and --resume elsewhere"
+                f"at step {step} the loss is no number any more; start anew in another folder with a lower "
+                "--learning-rate"
             )
         loss = line.get("validation_loss")
         better = loss is None or loss < self.best
@@ -412,8 +463,7 @@ class Progress:
         if better:
             kept = {name: round(line[name], 5) for name in ("validation_loss", "validation_hit") if name in line}
             save_student(self.run.weights, self.average, DEFINITIONS[self.config.definition], {**provenance, **kept})
-        temporary = self.run.resume.with_suffix(".tmp")
-        torch.save(
+        self.run.keep(
             {
                 **self.settings,
                 "step": step,
@@ -423,12 +473,9 @@ class Progress:
                 "scaler": self.scaler.state_dict(),
                 "best": self.best,
                 "waited": self.waited,
-            },
-            temporary,
+            }
         )
-        temporary.replace(self.run.resume)
-        with self.run.log.open("a") as log:
-            log.write(json.dumps({"step": step, **{name: float(f"{x:.6g}") for name, x in line.items()}}) + "\n")
+        self.run.note({"step": step, **{name: float(f"{x:.6g}") for name, x in line.items()}})
         if self.writer is None:
             from torch.utils.tensorboard import SummaryWriter
 

@@ -10,6 +10,7 @@ from torch import Tensor
 
 from rtchord.cqt import DEFINITIONS
 from rtchord.errors import UserError
+from train.data import draw
 from train.store import open_tracks
 
 
@@ -35,9 +36,7 @@ class Frames:
     def crops(self, rng: np.random.Generator, batch: int, frames: int) -> Tensor:
         """(batch, frames, bins) float32 log magnitudes: crops, each inside one piece; longer pieces are drawn more
         often, shorter ones than `frames` repeat their last frame."""
-        room = np.maximum(self.lengths - frames, 0)
-        which = rng.choice(len(room), size=batch, p=(room + 1) / (room + 1).sum())
-        first = (rng.random(batch) * (room[which] + 1)).astype(np.int64)
+        which, first = draw(self.lengths, rng, batch, frames)
         crops = [
             self.pieces[w][np.minimum(np.arange(f, f + frames), self.lengths[w] - 1)]
             for w, f in zip(which, first, strict=True)

@@ -18,7 +18,7 @@ from rtchord.chords import N_BASS
 from rtchord.cqt import DEFINITIONS, Features, FrameStream
 from rtchord.errors import UserError
 from train import store
-from train.audio import SUFFIXES, opened, read
+from train.audio import opened, read, under
 from train.fill import Made, fill
 from train.labels import Segment, at_times
 
@@ -140,17 +140,8 @@ def made(job: Job, recipe: Recipe, teacher: Teacher | None, embedder: Embedder |
 
 def in_folder(folder: Path) -> list[Job]:
     """Every audio file under a folder."""
-    if not folder.is_dir():
-        raise UserError(f"there is no folder {str(folder)!r}; give a folder of audio files, or a catalogue (.jsonl)")
     about = {"song": None, "artist": None, "split": "train", "labels": None}
-    jobs = [
-        Job(store.key_of(path.relative_to(folder).as_posix()), path, about)
-        for path in folder.rglob("*")
-        if path.suffix.lower() in SUFFIXES and path.is_file()
-    ]
-    if not jobs:
-        raise UserError(f"no audio files ({', '.join(sorted(SUFFIXES))}) under {str(folder)!r}")
-    return jobs
+    return [Job(store.key_of(path.relative_to(folder).as_posix()), path, about) for path in under(folder)]
 
 
 def in_catalogue(path: Path, split: str, labelled: bool) -> list[Job]:

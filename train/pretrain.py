@@ -13,10 +13,10 @@ A student that hears only the past predicts a hidden present from it, and no mor
 from __future__ import annotations
 
 import hashlib
-import json
 import math
 import sys
 import time
+from contextlib import closing
 from pathlib import Path
 
 import numpy as np
@@ -31,7 +31,7 @@ from tqdm import tqdm
 
 from rtchord.errors import UserError
 from train.augment import mix
-from train.fit import BATCHES_AHEAD, Run, learning_rate
+from train.fit import BATCHES_AHEAD, Run, learning_rate, optimizer_of
 from train.frames import Frames
 from train.model import ModelConfig
 from train.parallel import Ranks, made_ahead, processes
@@ -123,11 +123,8 @@ def pretrain(
     `model_config`: sizes, as of `Kind.build`. `device`: "auto", "cpu" or "cuda". Under torchrun every process calls
     this with the same arguments and draws from its own share of the tracks; the first one writes.
     """
-    if run.resume.exists() and not resume:
-        raise UserError(f"{str(run.folder)!r} holds a run already; go on with --resume, or choose another folder")
-    if model_config and config.student != "live" and model_config.model_fields_set - {"dropout"}:
-        raise UserError(f"the student {config.student!r} has the sizes of its paper; only its dropout can be set")
-    with processes(device) as ranks:
+    run.check_new(resume)
+    with processes(device) as ranks, closing(run):
         _pretrain(run, config, ranks, folders, codebooks, model_config)
 
 
@@ -146,29 +143,23 @@ def _pretrain(
     # The student's own heads have no part in this. Wrapped, all processes begin with the first one's numbers.
     train = DistributedDataParallel(network, find_unused_parameters=True) if ranks.world > 1 else network
     trained = [p for p in network.parameters() if p.requires_grad]
-    groups = [
-        {"params": [p for p in trained if p.ndim >= 2], "weight_decay": config.weight_decay},
-        {"params": [p for p in trained if p.ndim < 2], "weight_decay": 0.0},
-    ]
-    optimizer = torch.optim.AdamW(groups, lr=config.learning_rate, betas=(0.9, 0.98))
+    optimizer = optimizer_of(trained, config.learning_rate, config.weight_decay)
     settings = {
         **config.model_dump(),
         "sizes": config_of(student).model_dump(),
         "codebooks": hashlib.sha256(codebooks.read_bytes()).hexdigest(),
         "processes": ranks.world,
     }
+    if ranks.rank == 0:
+        run.open()
     first = 0
-    if run.resume.exists():
-        state = torch.load(run.resume, weights_only=True, map_location=ranks.device)
-        if state.get("settings") != settings:
-            raise UserError(f"{str(run.folder)!r} was started with other settings; repeat those, or start a new run")
+    if (state := run.checkpoint({"settings": settings})) is not None:
         network.load_state_dict(state["network"])
         load_tensors(student, state["student"])
         optimizer.load_state_dict(state["optimizer"])
         first = state["step"]
     hours = round(float(ranks.total(torch.tensor(frames.hours))), 2)
     if ranks.rank == 0:
-        run.folder.mkdir(parents=True, exist_ok=True)
         count = sum(p.numel() for p in student.parameters())
         print(f"{hours} h of music, {count:,} parameters, {ranks.world} x {ranks.device.type}", file=sys.stderr)
 
@@ -200,17 +191,15 @@ def _pretrain(
             if done % config.save_every == 0 or done == config.steps:
                 line = dict(zip(("loss", "entropy", "error", "found"), [loss.item(), *parts.tolist()], strict=True))
                 if not math.isfinite(line["loss"]):
-                    raise UserError(f"at step {done} the loss is no number any more; start anew at a lower rate")
+                    raise UserError(
+                        f"at step {done} the loss is no number any more; start anew in another folder at a lower rate"
+                    )
                 if ranks.rank > 0:
                     continue
                 line["s_per_step"] = (time.monotonic() - started) / (done - first)
-                with run.log.open("a") as log:
-                    log.write(json.dumps({"step": done, **line}) + "\n")
                 save_student(
                     run.weights, student, frames.features, {"pretrain": settings, "hours": hours, "step": done}
                 )
                 state = {"network": network.state_dict(), "student": tensors_of(student)}
-                state |= {"settings": settings, "step": done, "optimizer": optimizer.state_dict()}
-                temporary = run.resume.with_suffix(".tmp")
-                torch.save(state, temporary)
-                temporary.replace(run.resume)
+                run.keep({**state, "settings": settings, "step": done, "optimizer": optimizer.state_dict()})
+                run.note({"step": done, **line})

@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import math
 import pickle
+import re
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -408,7 +409,8 @@ def _read(path: Path) -> dict[str, Any]:
         with torch.serialization.safe_globals(_SCALARS):
             checkpoint = torch.load(path, map_location="cpu", weights_only=True)
     except pickle.UnpicklingError as error:
-        reason = "it asks for code to be run" if "Unsupported" in str(error) else "no file of torch.save"
+        code = re.search("Unsupported (global|class)", str(error))
+        reason = "it asks for code to be run" if code else "no file of torch.save"
         raise UserError(f"{str(path)!r} is not read: {reason}; save its tensors alone, and its mean and std") from None
     except (RuntimeError, EOFError, ValueError, KeyError, OSError) as error:
         reason = str(error).splitlines()[0][:120] if str(error) else type(error).__name__

@@ -28,6 +28,7 @@ from rtchord.chords import NO_CHORD, QUALITIES, Chord, N, class_index, pitch_cla
 from rtchord.errors import UserError
 from rtchord.outputs.text import lab_lines, replace_text
 from train import store, strings
+from train.audio import write
 from train.charts import Chart, find, read_billboard, read_lead_sheets
 from train.effects import EFFECTS, Effects, add_codec, add_noise, add_room, add_speech, draw_cents
 from train.fill import Made, fill
@@ -429,7 +430,12 @@ def song_order(pop909: Path, exclude: set[str]) -> list[Path]:
 
 def held_out(folder: Path | None) -> set[str]:
     """Song ids that must not be trained on: the stems of a development set's .lab files."""
-    return {path.stem for path in folder.glob("*.lab")} if folder else set()
+    if folder is None:
+        return set()
+    found = {path.stem for path in folder.rglob("*.lab")}
+    if not found:
+        raise UserError(f"no .lab under {str(folder)!r}; --exclude takes the folder of a development set")
+    return found
 
 
 def sheet_piece(source: Path, rng: np.random.Generator) -> Piece:
@@ -490,11 +496,11 @@ def jobs_of(
 ) -> list[Job]:  # fmt: skip
     """`songs` POP909 songs, every transcription under `billboard`, a tune of every lead sheet under `sheets`, `charts`
     and `rests` of our own."""
-    jobs = []
+    jobs, excluded = [], held_out(exclude)
     if songs:
         if pop909 is None:
             raise UserError("--songs needs --pop909 FOLDER (with ID.mid, ID.lab and ID.beats)")
-        found = song_order(pop909, held_out(exclude))
+        found = song_order(pop909, excluded)
         for i in range(songs):  # past the end of the collection, songs come again in another arrangement
             song, take = found[i % len(found)], i // len(found)
             jobs.append(Job(store.key_of(f"pop/{song.stem}-{seed}-{take}"), "pop", song))
@@ -513,13 +519,14 @@ def jobs_of(
 
 
 def keep(folder: Path, key: str, audio: Float32, segments: list[Segment]) -> None:
-    """`key`.flac and `key`.lab in `folder`; the audio is made quieter where it passes full scale."""
+    """`key`.flac and `key`.lab in `folder`; the audio is made quieter where it passes full scale.
+
+    OSError where the disk does not take it: that ends the run, where a UserError would be of this piece alone.
+    """
     path = folder / f"{key}.flac"
     path.parent.mkdir(parents=True, exist_ok=True)
     replace_text(path.with_suffix(".lab"), lab_lines(segments))
-    temporary = path.with_suffix(".tmp")
-    soundfile.write(temporary, audio / max(1.0, float(np.abs(audio).max())), RATE, format="FLAC")
-    temporary.replace(path)
+    write(path, audio / max(1.0, float(np.abs(audio).max())), RATE)
 
 
 def made(

@@ -13,12 +13,13 @@ Every step is a command of `python -m train` with its arguments, as a user would
 from __future__ import annotations
 
 import json
+import os
 import shlex
 import subprocess
 import sys
 import time
 from collections.abc import Iterator, Sequence
-from concurrent.futures import ProcessPoolExecutor
+from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
 from multiprocessing import get_context
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -27,6 +28,7 @@ import numpy as np
 from pydantic import BaseModel, ConfigDict, Field
 
 from rtchord.errors import UserError
+from train.files import replaced
 
 # The feature definition of each student. BTC's own is that of its published checkpoint; fresh networks share 2E1D's, so
 # that one transform does for both.
@@ -139,6 +141,8 @@ def sized(name: str, changes: Sequence[str]) -> Size:
         key, sign, value = change.partition("=")
         if not sign:
             raise UserError(f"cannot use --set {change!r}: write NAME=VALUE, such as stage1_steps=300")
+        if key not in values:
+            raise UserError(f"cannot use --set {change!r}: a size has {', '.join(values)}")
         if isinstance(values.get(key), tuple):
             values[key] = tuple(part for part in value.split(",") if part)
         else:
@@ -246,14 +250,15 @@ def _alone(step: Step) -> int:
 
 def _together(step: Step, workers: int) -> int:
     torchrun = ("torch.distributed.run", "--standalone", f"--nproc-per-node={workers}")
-    return subprocess.run([sys.executable, "-m", *torchrun, "-m", "train", *step.argv], check=False).returncode
+    # Named, so that torchrun does not warn that it chooses a number itself.
+    environment = {"OMP_NUM_THREADS": str(_cores_each(workers)), **os.environ}
+    command = [sys.executable, "-m", *torchrun, "-m", "train", *step.argv]
+    return subprocess.run(command, env=environment, check=False).returncode
 
 
 def _write(path: Path, content: object) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(path.name + ".tmp")
-    temporary.write_text(json.dumps(content, indent=1) + "\n")
-    temporary.replace(path)
+    with replaced(path) as temporary:
+        temporary.write_text(json.dumps(content, indent=1) + "\n")
 
 
 def _train(steps: Sequence[Step], runs: Path) -> None:
@@ -263,12 +268,14 @@ def _train(steps: Sequence[Step], runs: Path) -> None:
         (Path(step.argv[1]) / "resume.pt").unlink(missing_ok=True)
 
 
-def _share_cores(workers: int) -> None:
-    import os
+def _cores_each(workers: int) -> int:
+    return max(1, (os.cpu_count() or 1) // workers)
 
+
+def _share_cores(workers: int) -> None:
     import torch
 
-    torch.set_num_threads(max(1, (os.cpu_count() or 1) // workers))
+    torch.set_num_threads(_cores_each(workers))
 
 
 def train_all(chains: Sequence[Sequence[Step]], runs: Path, workers: int) -> None:
@@ -279,8 +286,14 @@ def train_all(chains: Sequence[Sequence[Step]], runs: Path, workers: int) -> Non
         return
     context = get_context("spawn")
     with ProcessPoolExecutor(workers, mp_context=context, initializer=_share_cores, initargs=(workers,)) as pool:
-        for done in [pool.submit(_train, steps, runs) for steps in chains]:
-            done.result()
+        # No more than are under way are handed to the pool, so that after Ctrl-C or a failure nothing more is begun.
+        waiting, under_way = list(chains), set[Future[None]]()
+        while waiting or under_way:
+            while waiting and len(under_way) < workers:
+                under_way.add(pool.submit(_train, waiting.pop(0), runs))
+            done, under_way = wait(under_way, return_when=FIRST_COMPLETED)
+            for each in done:
+                each.result()
 
 
 def answered(spec: str, name: str, test: str, songs: Sequence[Any], runs: Path) -> dict[str, Any]:
@@ -408,10 +421,9 @@ def make_data(folder: Path, seed: int = 0) -> None:
     """A few seconds of everything that the experiment reads: sampled charts on plucked strings of our own."""
     import itertools
 
-    import soundfile
-
     from rtchord.outputs.text import lab_lines
     from train import strings
+    from train.audio import write
     from train.catalogue import split_of
     from train.render import chart_piece
 
@@ -428,7 +440,7 @@ def make_data(folder: Path, seed: int = 0) -> None:
             notes = [(n.pitch, n.start, n.end, n.velocity / 127) for track in tracks for n in track.notes]
             audio = strings.play(notes, piece.duration, rng, RATE)
             path = temporary / kind / f"{name}.wav"
-            soundfile.write(path, 0.5 * audio / np.abs(audio).max(), RATE)
+            write(path, 0.5 * audio / np.abs(audio).max(), RATE)
             if kind != "unlabelled":
                 path.with_suffix(".lab").write_text(lab_lines(piece.segments))
     temporary.replace(folder)
@@ -440,8 +452,6 @@ def from_command_line(
     """`python -m train reproduce`."""
     from train.report import RESULT, pipeline
 
-    if workers < 1:
-        raise UserError(f"cannot use --workers {workers}: at least 1")
     # What the smallest size finds means nothing, so it does not go where the documents look.
     output = output or (runs / "pipeline.json" if name == "tiny" else RESULT)
     print(pipeline(reproduce(runs, name, sized(name, changes), data, output, workers)))

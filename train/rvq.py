@@ -21,12 +21,13 @@ import numpy as np
 import torch
 from pydantic import BaseModel, ConfigDict, Field
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file, save
 from torch import Tensor, nn
 from tqdm import tqdm
 
 from rtchord.cqt import DEFINITIONS, Features
 from rtchord.errors import UserError
+from train.files import replaced
 from train.frames import Frames
 
 CROP = 32  # frames that are read in one piece
@@ -169,20 +170,15 @@ def make_codebooks(target: Path, folders: list[Path], definition: str, config: R
 def save_quantiser(
     path: Path, quantiser: Quantiser, definition: str, config: RVQConfig, provenance: dict[str, object]
 ) -> None:
-    """Write under a temporary name and rename."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_suffix(".tmp")
-    save_file(
-        {name: tensor.contiguous() for name, tensor in quantiser.state_dict().items()},
-        temporary,
-        metadata={
-            "rvq": config.model_dump_json(),
-            "definition": definition,
-            "features": DEFINITIONS[definition].model_dump_json(),
-            "provenance": json.dumps(provenance),
-        },
-    )
-    temporary.replace(path)
+    """The file that `load_quantiser` reads."""
+    metadata = {
+        "rvq": config.model_dump_json(),
+        "definition": definition,
+        "features": DEFINITIONS[definition].model_dump_json(),
+        "provenance": json.dumps(provenance),
+    }
+    with replaced(path) as temporary:
+        temporary.write_bytes(save(dict(quantiser.state_dict()), metadata))
 
 
 def load_quantiser(path: Path) -> tuple[Quantiser, str]:

@@ -13,16 +13,23 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
+import numpy as np
+import torch
+from numpy.typing import NDArray
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file, save
 from torch import Tensor
 
 from rtchord.cqt import Features
 from rtchord.errors import UserError
+from train.files import replaced
 from train.model import ModelConfig, Student
 from train.published import BTC, WINDOW, Published, TwoEncoders
 
 AnyStudent = Student | Published
+Float32 = NDArray[np.float32]
+
+WINDOWS_AT_ONCE = 32
 
 
 @dataclass(frozen=True)
@@ -30,7 +37,7 @@ class Kind:
     """A kind of student. `definition`: default feature definition (a key of DEFINITIONS). `frames`: of a training crop.
 
     `build(config)`: a network with fresh weights; None for the kind's own sizes. The papers' networks have one size:
-    of a config they take the dropout alone.
+    of a config they take the dropout, and what else it sets is a UserError.
     """
 
     network: type[AnyStudent]
@@ -43,7 +50,13 @@ PAPERS_DROPOUT = ModelConfig(dropout=0.2)  # of BTC; used for 2E1D as well
 
 
 def _published(network: type[TwoEncoders] | type[BTC], definition: str) -> Kind:
-    return Kind(network, definition, WINDOW, lambda config: network(dropout=(config or PAPERS_DROPOUT).dropout))
+    def build(config: ModelConfig | None) -> AnyStudent:
+        config = config or PAPERS_DROPOUT
+        if config.model_fields_set - {"dropout"}:
+            raise UserError(f"{network.__name__} has the sizes of its paper; only its dropout can be set")
+        return network(dropout=config.dropout)
+
+    return Kind(network, definition, WINDOW, build)
 
 
 KINDS: dict[str, Kind] = {
@@ -77,6 +90,40 @@ def load_tensors(model: AnyStudent, tensors: dict[str, Tensor]) -> None:
     model.std.copy_(tensors["std"])
 
 
+def window_starts(frames: int) -> list[int]:
+    """First frames of the windows over a recording of `frames`: each half over the one before, the last one ends with
+    the recording."""
+    last = max(0, frames - WINDOW)
+    return [*range(0, last, WINDOW // 2), last]
+
+
+@torch.no_grad()
+def posteriors(network: AnyStudent, frames: Tensor) -> tuple[Float32, Float32 | None]:
+    """Posteriors (n, 170) and (n, 13), None of a network without a bass, of a recording's `frames` (n, bins).
+
+    Our own network hears everything at once. The papers' hear windows of WINDOW frames, as they were trained (a
+    shorter recording is a window of its own length); what several say of a frame is averaged.
+    """
+    device = next(network.parameters()).device
+    whole = isinstance(network, Student)
+    starts = [0] if whole else window_starts(len(frames))
+    size = len(frames) if whole else min(WINDOW, len(frames))
+    sums: list[Tensor] = []
+    heard = torch.zeros(len(frames), 1, device=device)
+    for first in range(0, len(starts), WINDOWS_AT_ONCE):
+        batch = starts[first : first + WINDOWS_AT_ONCE]
+        windows = torch.stack([frames[start : start + size] for start in batch]).to(device)
+        logits = [part for part in network.heads(network.encode(windows)) if part is not None]
+        found = [torch.softmax(part.float(), -1) for part in logits]
+        sums = sums or [part.new_zeros(len(frames), part.shape[-1]) for part in found]
+        for number, start in enumerate(batch):
+            heard[start : start + size] += 1
+            for total, part in zip(sums, found, strict=True):
+                total[start : start + size] += part[number]
+    classes, *bass = [(total / heard).cpu().numpy() for total in sums]
+    return classes, bass[0] if bass else None
+
+
 def save_student(path: Path, model: AnyStudent, features: Features, provenance: dict[str, object]) -> None:
     """Weights with kind, model sizes, feature definition and provenance in the file's metadata."""
     kind = kind_of(model)
@@ -87,9 +134,9 @@ def save_student(path: Path, model: AnyStudent, features: Features, provenance: 
     }
     if kind != "live":
         metadata["kind"] = kind
-    temporary = path.with_suffix(".tmp")
-    save_file({name: t.detach().cpu().contiguous() for name, t in tensors_of(model).items()}, temporary, metadata)
-    temporary.replace(path)
+    tensors = {name: t.detach().cpu().contiguous() for name, t in tensors_of(model).items()}
+    with replaced(path) as temporary:
+        temporary.write_bytes(save(tensors, metadata))
 
 
 def load_student(path: Path) -> tuple[AnyStudent, Features, dict[str, object]]:
@@ -106,11 +153,15 @@ def load_student(path: Path) -> tuple[AnyStudent, Features, dict[str, object]]:
     kind = metadata.get("kind", "live")
     if kind not in KINDS:
         raise UserError(f"{str(path)!r} is a student of kind {kind!r}, not one of {', '.join(KINDS)}")
-    model = KINDS[kind].build(ModelConfig.model_validate_json(metadata["model"]))
+    try:
+        model = KINDS[kind].build(ModelConfig.model_validate_json(metadata["model"]))
+        features = Features.model_validate_json(metadata["features"])
+        provenance = json.loads(metadata["provenance"])
+    except ValueError:
+        raise UserError(f"{str(path)!r} is not a student of this project (its metadata is damaged)") from None
     try:
         load_tensors(model, load_file(path))
     except (RuntimeError, KeyError) as error:
         reason = str(error).splitlines()[-1].strip()
         raise UserError(f"{str(path)!r} does not hold the tensors of its kind {kind!r} ({reason})") from None
-    features = Features.model_validate_json(metadata["features"])
-    return model.eval(), features, json.loads(metadata["provenance"])
+    return model.eval(), features, provenance

@@ -6,8 +6,8 @@ import pytest
 import torch
 
 from rtchord.cqt import Features
-from train.fit import save_student
 from train.model import ModelConfig, Student
+from train.students import save_student
 
 SMALL = ModelConfig(
     token_width=8, frequency_layers=1, width=24, heads=2, context=8, temporal_layers=1, decoder_layers=1

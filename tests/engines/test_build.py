@@ -18,8 +18,7 @@ from rtchord.cqt import DEFINITIONS, Features
 from rtchord.engine import MANIFEST, load, read_manifest, write_manifest
 from rtchord.engine.cuda import CudaEngine, read_program
 from rtchord.errors import UserError
-from train.fit import load_student, save_student
-from train.students import KINDS
+from train.students import KINDS, load_student, save_student
 
 SECONDS = 5.0
 FORMS = [("step", 1), ("step", 8), ("window", 1), ("window", 3)]

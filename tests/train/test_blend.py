@@ -8,8 +8,9 @@ import torch
 from rtchord.cqt import Features
 from rtchord.errors import UserError
 from train.blend import blend
-from train.fit import load_student, save_student
 from train.model import ModelConfig, Student
+from train.published import BTC
+from train.students import load_student, save_student, tensors_of
 
 SMALL = {
     "token_width": 8, "frequency_layers": 1, "width": 24, "heads": 2, "context": 8, "temporal_layers": 1,
@@ -38,10 +39,28 @@ def test_the_blend_remembers_both(tmp_path: Path) -> None:
 
 
 def test_students_of_two_sizes_are_refused(tmp_path: Path) -> None:
-    with pytest.raises(UserError, match="differ in size"):
+    with pytest.raises(UserError, match="differ in kind, size"):
         blend(student(tmp_path / "a", 1), student(tmp_path / "b", 2, width=32), 0.5, tmp_path / "c")
 
 
 def test_a_share_above_one_is_refused(tmp_path: Path) -> None:
     with pytest.raises(UserError, match=r"1\.5"):
         blend(student(tmp_path / "a", 1), student(tmp_path / "b", 2), 1.5, tmp_path / "c")
+
+
+def test_the_papers_networks_blend_with_their_normalisation(tmp_path: Path) -> None:
+    for name, mean in (("a", 1.0), ("b", 3.0)):
+        network = BTC(layers=8)
+        network.mean.fill_(mean)
+        save_student(tmp_path / name, network, Features(), {})
+    blend(tmp_path / "a", tmp_path / "b", 0.25, tmp_path / "c")
+    one, two, mixed = (tensors_of(load_student(tmp_path / name)[0]) for name in "abc")
+    assert float(mixed["mean"]) == 1.5
+    name = "output_layer.output_projection.weight"
+    assert torch.allclose(mixed[name], 0.75 * one[name] + 0.25 * two[name])
+
+
+def test_students_of_two_kinds_are_refused(tmp_path: Path) -> None:
+    save_student(tmp_path / "b", BTC(), Features(), {})
+    with pytest.raises(UserError, match="differ in kind"):
+        blend(student(tmp_path / "a", 1), tmp_path / "b", 0.5, tmp_path / "c")

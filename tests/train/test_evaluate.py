@@ -36,29 +36,12 @@ def certain(path: list[int], hop: float = HOP) -> Heard:
 # --- windows ----------------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("frames", [1, 107, 108, 109, 162, 163, 1000])
-def test_windows_cover_every_frame_and_stay_inside(frames: int) -> None:
-    starts = ev.windows(frames)
-    length = min(frames, ev.WINDOW)
-    heard = np.zeros(frames, int)
-    for start in starts:
-        assert 0 <= start <= frames - length
-        heard[start : start + length] += 1
-    assert heard.min() >= 1
-    assert max(np.diff(starts), default=0) <= ev.STEP
-
-
-def test_where_windows_overlap_their_mean_counts() -> None:
-    parts = np.stack([np.full((4, 1), 1.0), np.full((4, 1), 3.0)]).astype(np.float32)
-    assert ev.overlap_mean(parts, [0, 2], 6).ravel().tolist() == [1, 1, 2, 2, 3, 3]
-
-
 @pytest.mark.parametrize("network", [BTC, TwoEncoders])
 def test_the_papers_networks_read_windows(network: type[torch.nn.Module], monkeypatch: pytest.MonkeyPatch) -> None:
     """Over a recording as long as one window that is the network itself; over a longer one every row sums to 1."""
     torch.manual_seed(0)
     model, features = network(layers=1).eval(), DEFINITIONS["librosa-0.11"]
-    monkeypatch.setattr("train.fit.load_student", lambda _: (model, features, {}))
+    monkeypatch.setattr("train.students.load_student", lambda _: (model, features, {}))
     system = StudentSystem(Path("run/student.safetensors"))
     assert (system.name, system.features) == ("run", None)
     song = Song(DEMO / "demo.ogg", DEMO / "demo.lab")
@@ -257,3 +240,18 @@ def test_folders_of_one_name_are_refused(folder: Path, tmp_path: Path) -> None:
 def test_a_missing_student_is_named(folder: Path) -> None:
     with pytest.raises(UserError, match=r"nowhere\.safetensors"):
         ev.evaluate("nowhere.safetensors", [folder])
+
+
+def test_a_student_may_be_asked_as_a_teacher_too() -> None:
+    plain, teacher = ev.system_of(str(SHIPPED)), ev.system_of(f"student:{SHIPPED}")
+    assert isinstance(plain, StudentSystem)
+    assert isinstance(teacher, TeacherSystem)
+
+
+def test_labels_that_end_after_their_recording_are_told(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    lab = next(folder.glob("*.lab"))
+    ev.songs_of(folder)
+    assert "its labels end" not in capsys.readouterr().err
+    lab.write_text("0 900 C:maj\n")
+    ev.songs_of(folder)
+    assert "its labels end" in capsys.readouterr().err

@@ -20,10 +20,10 @@ from rtchord.errors import UserError
 from train import store
 from train.__main__ import main
 from train.augment import Augmentation
-from train.fit import FitConfig, Run, fit, load_student
+from train.fit import FitConfig, Run, fit
 from train.losses import cross_entropy, distill, selective_weight
 from train.model import ModelConfig
-from train.students import KINDS, AnyStudent, kind_of, save_student, tensors_of
+from train.students import KINDS, AnyStudent, kind_of, load_student, save_student, tensors_of
 
 FEATURES = Features()
 SMALL = ModelConfig(
@@ -335,7 +335,7 @@ def test_two_processes_learn_one_student(tmp_path: Path, hard: Path) -> None:
     student, _, provenance = load_student(run.weights)
     assert all(torch.equal(first[name], tensor) for name, tensor in student.state_dict().items())
     assert provenance["processes"] == 2
-    with pytest.raises(UserError, match="other settings"):
+    with pytest.raises(UserError, match=r"begun with (world 2, not 1|context)"):
         fit(run, FitConfig.model_validate(provenance["fit"]), [hard], model_config=SMALL, resume=True)
 
 
@@ -347,10 +347,37 @@ def test_a_run_is_not_overwritten_by_accident(tmp_path: Path, hard: Path) -> Non
     fit(run, config(2), [hard], model_config=SMALL)
     with pytest.raises(UserError, match="--resume"):
         fit(run, config(2), [hard], model_config=SMALL)
-    with pytest.raises(UserError, match="other settings"):
+    with pytest.raises(UserError, match="begun with steps 2, not 4"):
         fit(run, config(4), [hard], model_config=SMALL, resume=True)
-    with pytest.raises(UserError, match="other settings"):
+    with pytest.raises(UserError, match="begun with context 8, not 9"):
         fit(run, config(2), [hard], model_config=SMALL.model_copy(update={"context": 9}), resume=True)
+
+
+@pytest.mark.parametrize("damage", [b"", b"not a checkpoint", None])
+def test_a_damaged_checkpoint_is_told(tmp_path: Path, hard: Path, damage: bytes | None) -> None:
+    run = Run(tmp_path / "run")
+    fit(run, config(2), [hard], model_config=SMALL)
+    run.resume.write_bytes(run.resume.read_bytes()[:5000] if damage is None else damage)
+    with pytest.raises(UserError, match=r"resume\.pt' is damaged; delete it"):
+        fit(run, config(2), [hard], model_config=SMALL, resume=True)
+
+
+def test_the_checkpoint_of_another_command_is_told(tmp_path: Path, hard: Path) -> None:
+    run = Run(tmp_path / "run")
+    run.open()
+    run.keep({"settings": {}, "step": 1})
+    run.close()
+    with pytest.raises(UserError, match="another command"):
+        fit(run, config(2), [hard], model_config=SMALL, resume=True)
+
+
+def test_two_runs_at_a_time_on_one_folder_are_refused(tmp_path: Path, hard: Path) -> None:
+    first = Run(tmp_path / "run")
+    first.open()
+    with pytest.raises(UserError, match="another run is at work"):
+        fit(Run(tmp_path / "run"), config(2), [hard], model_config=SMALL)
+    first.close()
+    fit(Run(tmp_path / "run"), config(2), [hard], model_config=SMALL)
 
 
 def test_a_stage_asks_for_what_it_needs(tmp_path: Path, hard: Path, soft: Path, beginner: Path) -> None:

@@ -177,7 +177,7 @@ def test_recordings_that_cannot_be_used_are_told_counted_and_noted(
 
 @pytest.mark.parametrize(
     ("source", "problem"),
-    [("nowhere", "there is no folder"), (".", "no audio files"), ("none.jsonl", "none.jsonl")],
+    [("nowhere", "there is no folder"), (".", "no recordings"), ("none.jsonl", "none.jsonl")],
 )
 def test_a_source_without_recordings_is_refused(
     tmp_path: Path, source: str, problem: str, capsys: pytest.CaptureFixture[str]

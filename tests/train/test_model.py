@@ -9,8 +9,8 @@ from torch import Tensor
 
 from rtchord.chords import N_BASS, N_CLASSES
 from rtchord.errors import UserError
-from train.fit import load_student
 from train.model import ModelConfig, RelativeAttention, Student
+from train.students import load_student
 
 SMALL = ModelConfig(
     token_width=8, frequency_layers=1, width=20, heads=5, context=8, temporal_layers=2, decoder_layers=2, dropout=0.5

@@ -19,12 +19,12 @@ from rtchord.cqt import DEFINITIONS
 from rtchord.errors import UserError
 from train.__main__ import main
 from train.augment import mix
-from train.fit import Run, load_student
+from train.fit import Run
 from train.model import ModelConfig
 from train.pretrain import PretrainConfig, Pretraining, pretrain, spans
 from train.rvq import Quantiser, RVQConfig, save_quantiser
 from train.store import Writer
-from train.students import KINDS
+from train.students import KINDS, load_student
 
 FEATURES = DEFINITIONS["live"]
 BINS = FEATURES.bins
@@ -279,8 +279,8 @@ def test_a_run_is_not_overwritten_by_accident(tmp_path: Path, music: Path, codeb
 def test_a_run_is_not_resumed_with_other_settings_or_codebooks(tmp_path: Path, music: Path, codebooks: Path) -> None:
     run = Run(tmp_path / "run")
     pretrain(run, config(1), [music], codebooks, SMALL)
-    with pytest.raises(UserError, match="other settings"):
+    with pytest.raises(UserError, match="begun with steps 1, not 2"):
         pretrain(run, config(2), [music], codebooks, SMALL, resume=True)
     save_quantiser(codebooks, quantiser(), "live", RVQConfig(codebooks=2, entries=PATTERNS, seed=1), {})
-    with pytest.raises(UserError, match="other settings"):
+    with pytest.raises(UserError, match="begun with codebooks"):
         pretrain(run, config(1), [music], codebooks, SMALL, resume=True)

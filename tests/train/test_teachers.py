@@ -14,12 +14,12 @@ from rtchord.chords import N_BASS, N_CLASSES
 from rtchord.cqt import DEFINITIONS, FrameStream
 from rtchord.errors import UserError
 from train import teachers
-from train.fit import save_student
 from train.model import ModelConfig, Student
 from train.published import BTC, LAYOUTS, WINDOW, TwoEncoders
+from train.students import save_student, window_starts
 from train.teachers import Posteriors, in_pieces, make
 from train.teachers.average import Average
-from train.teachers.network import NetworkTeacher, window_starts
+from train.teachers.network import NetworkTeacher
 
 RATE = 22_050
 NETWORKS = {"btc": BTC, "2e1d": TwoEncoders}

