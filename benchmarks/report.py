@@ -54,7 +54,7 @@ MEASURED: dict[str, tuple[str, ...]] = {
     "int8": (*LIVE, "train/score.py", "engines/build.py"),
     "engines": (*LIVE, *(f"engines/{name}.py" for name in ("bench", "build", "measure"))),
     "capture": ("rtchord/audio", "benchmarks/capture.py"),
-    "soak": ("rtchord", "benchmarks/soak.py"),
+    "soak": (*LIVE, *SESSION, "benchmarks/soak.py"),
     "gate": (*LIVE, "benchmarks/gate.py"),
     "stages": (*CQT, "rtchord/decoder.py", "train/score.py"),
     "curve": (*LIVE, "train/score.py", "benchmarks/curve.py"),

