@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from rtchord.errors import UserError
+from train.files import replaced
 
 ROOT = Path(__file__).parents[1]
 RESULT = ROOT / "benchmarks" / "results" / "pipeline.json"
@@ -209,10 +210,8 @@ def picture(result: dict[str, Any], png: Path) -> None:
             axes.grid(axis="y", alpha=0.3)
         column[0].set_title(f"{name} ({result['sets'][name]['songs']} songs, 95 % intervals)", fontsize=8)
         column[-1].set_xticks(places, [_label(row) for row in rows], rotation=90, fontsize=7)
-    png.parent.mkdir(parents=True, exist_ok=True)
-    temporary = png.with_suffix(".tmp.png")
-    figure.savefig(temporary, dpi=90, metadata={"Source": source(result)})
-    temporary.replace(png)
+    with replaced(png) as temporary:
+        figure.savefig(temporary, dpi=90, format="png", metadata={"Source": source(result)})
 
 
 def report(check: bool, path: Path = RESULT, document: Path = DOCUMENT, png: Path = PICTURE) -> list[str]:

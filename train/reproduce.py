@@ -381,7 +381,8 @@ def reproduce(runs: Path, name: str, size: Size, data: Path | None, output: Path
         if not needed.is_dir():
             raise UserError(f"there is no folder {str(needed)!r}; --data must hold unlabelled/ and dev/{size.tests[0]}")
     runs.mkdir(parents=True, exist_ok=True)
-    kept.write_text(size.model_dump_json(indent=1))
+    with replaced(kept) as temporary:
+        temporary.write_text(size.model_dump_json(indent=1))
     for step in before:
         do(step, runs, workers)
     chains = [chain(size, student, seed, runs, before) for seed in size.seeds for student in size.students]
