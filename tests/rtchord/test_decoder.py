@@ -98,6 +98,20 @@ def test_quality_is_refined_later() -> None:
     assert [d.chord.label for d in run(frames)] == ["C:maj", "C:7"]
 
 
+def settling(first: int, late: list[tuple[np.ndarray, np.ndarray]]) -> list[int]:
+    """How many frames each decision waited that contradicts a C which began `first` frames ago."""
+    settings = DecoderSettings(change=6.0, start=6.0, refine=24.0, bass=24.0, settle=20 * TUNED_HOP, fresh=0.25)
+    frames = [(classes((N, 0.95)), bass())] * 5 + [(classes((C, 0.95)), bass(0))] * first + late * 20
+    return [d.frame - (first + 5) for d in run(frames, settings)[1:]]
+
+
+@pytest.mark.parametrize("late", [(classes((C7, 0.9), (C, 0.09)), bass(0)), (classes((C, 0.95)), bass(4))])
+def test_a_chord_just_shown_is_put_right_sooner_than_one_that_has_stood(late: tuple[np.ndarray, np.ndarray]) -> None:
+    (soon,), (later,) = settling(5, [late]), settling(60, [late])
+    assert soon <= 3
+    assert later >= 2 * soon + 2
+
+
 def test_x_holds_the_last_chord() -> None:
     frames = [(classes((C, 0.95)), bass(0))] * 10 + [(classes((X, 0.95)), bass(0))] * 50
     assert [d.chord.label for d in run(frames)] == ["C:maj"]
