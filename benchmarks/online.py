@@ -56,6 +56,7 @@ def online(folder: Path, engine: Path | None, latency: str) -> dict[str, object]
         "intervals": intervals(scores),
         "latency_by_metric": latency_by_metric(scores),
         "qualities": per_quality(scores),
+        "confusion": np.sum([score.confusion for score in scores], axis=0).round(1).tolist(),
         "per_song": {
             audio.stem: {**{k: round(v, 4) for k, v in s.metrics.items()}, "duration": round(s.duration, 2)}
             for (audio, _), s in zip(pairs, scores, strict=True)

@@ -16,11 +16,6 @@ OWN, TUNED, HELD_OUT = "charts", ("pop", "strum"), ("songs", "guitars12")
 COMMANDS: dict[str, str] = {
     **{f"online-{s}-{p}": f"online DATA/{s} --latency {p}" for s in (*TUNED, OWN) for p in PRESETS},
     **{f"online-{s}-balanced": f"online DATA/{s}" for s in HELD_OUT},
-    **{
-        f"stages-{s}-{stage}": f"online DATA/{s} --engine RUNS/{stage}/engine"
-        for s in TUNED
-        for stage in ("stage1", "stage2")
-    },
     **{f"offline-{s}": f"offline DATA/{s}" for s in TUNED},
     **{f"int8-{s}": f"online DATA/{s} --engine RUNS/int8" for s in TUNED},
     "curve": f"curve DATA/pop DATA/strum DATA/{OWN}",

@@ -26,7 +26,7 @@ from rtchord.decoder import PRESETS
 from rtchord.errors import UserError
 from train.report import FOOTNOTE, fill, interval, number, table
 from train.report import pipeline as pipeline_table
-from train.score import INVERTED, SEVEN, SHARES, TIMED
+from train.score import CLASSES, INVERTED, SEVEN, SHARES, TIMED
 
 ROOT = Path(__file__).parents[1]
 DOCUMENTS = (
@@ -36,6 +36,7 @@ DOCUMENTS = (
     "docs/cluster.md",
     "docs/cqt.md",
     "docs/engines.md",
+    "docs/model-card.md",
     "docs/stage.md",
     "docs/training.md",
 )
@@ -56,7 +57,6 @@ MEASURED: dict[str, tuple[str, ...]] = {
     "capture": ("rtchord/audio", "benchmarks/capture.py"),
     "soak": (*LIVE, *SESSION, "benchmarks/soak.py"),
     "gate": (*LIVE, "benchmarks/gate.py"),
-    "stages": (*CQT, "rtchord/decoder.py", "train/score.py"),
     "curve": (*LIVE, "train/score.py", "benchmarks/curve.py"),
     "robustness": (*LIVE, "train/score.py", "benchmarks/robustness.py", "benchmarks/charts.py"),
     "peers": (*LIVE, "train/score.py", "benchmarks/peers.py"),
@@ -65,6 +65,7 @@ MEASURED: dict[str, tuple[str, ...]] = {
     "start": ("rtchord", "pyproject.toml", "benchmarks/start.py"),
     "cqt": CQT,
     "resampling": CQT,
+    "search": (*CQT, "rtchord/decoder.py", "train/score.py", "train/evaluate.py"),
     "pipeline": (*CQT, *(f"train/{name}.py" for name in TRAINING.split())),
 }
 
@@ -324,23 +325,58 @@ def qualities() -> str:
     return table(["quality", "pop: s", "right", "strum: s", "right"], rows)
 
 
-STAGES = ("stage1", "stage2", "blend")
-
-
-def stages() -> str:
-    """What each step of the training did, balanced preset."""
-    keys = ("mean7", "majmin", "class_mean", "lat_med", "lat_p90")
+def card() -> str:
+    """What the model card says of every set, balanced preset."""
+    keys = ("mean7", "majmin", "class_mean", "lat_med", "lat_p90", "events_per_change")
     rows = []
-    for name in SETS:
-        for stage in STAGES:
-            # The blend is what ships, so its scores are the online ones.
-            found = f"online-{name}-balanced" if stage == "blend" else f"stages-{name}-{stage}"
-            scores = result(found)["scores"]
-            rows.append(
-                [name, stage, *(number(scores[key], 3) for key in keys), number(scores["events_per_change"], 2)]
-            )
-    head = ["set", "after", "mean of 7", "majmin", "class mean", "lat. median, s", "p90, s", "events per change"]
-    return table(head, rows)
+    for name in (*SETS, OWN, *HELD_OUT):
+        measured = result(f"online-{name}-balanced")
+        scores, spans = measured["scores"], measured["intervals"]
+        use = "tuned on" if name in SETS else "held out"
+        rows.append([f"{name} ({measured['songs']})", use, *(interval(scores[key], spans[key]) for key in keys)])
+    head = ["set (songs)", "use", "mean of 7 (95 %)", "majmin", "class mean", "latency median, s", "p90, s"]
+    return table([*head, "events per change"], rows)
+
+
+def confused() -> str:
+    """What is named instead of each quality on the set that anyone can rebuild, whatever the root."""
+    measured = result(f"online-{OWN}-balanced")
+    names, rows = (*CLASSES, "other"), []
+    for quality, row in zip(CLASSES[: len(QUALITIES)], measured["confusion"], strict=False):
+        shares = [seconds / sum(row) for seconds in row]
+        right = measured["qualities"][quality]["right"]
+        order = sorted((i for i in range(len(row)) if names[i] != quality), key=lambda i: -shares[i])
+        instead = ", ".join(f"{names[i]} {100 * shares[i]:.0f} %" for i in order[:3])
+        rows.append([quality, f"{100 * right:.0f} %", f"{100 * (shares[names.index(quality)] - right):.0f} %", instead])
+    return table(["quality", "right", "its name on another root", "named instead"], rows)
+
+
+def search() -> str:
+    """Every run of the search: what differs from the first one in its settings, and its online scores."""
+    found = {path.stem.removeprefix("search-"): result(path.stem) for path in sorted(RESULTS.glob("search-*.json"))}
+    base = _fit(found["base"])
+    sets = list(found["base"]["sets"])
+    rows = []
+    for name in sorted(found, key=lambda name: (name != "base", name)):
+        fit = _fit(found[name])
+        changed = ", ".join(f"{key.replace('_', '-')} {fit[key]}" for key in fit if fit[key] != base.get(key)) or "-"
+        rows.append([name, changed])
+        for each in sets:
+            scores = found[name]["sets"][each]["online"]["scores"]
+            rows[-1] += [number(scores["mean7"], 3), number(scores["class_mean"], 3)]
+            rows[-1] += [number(scores["lat_med"], 3), number(scores["events_per_change"], 2)]
+    head = [f"{each}: {key}" for each in sets for key in ("mean of 7", "class", "latency, s", "events")]
+    return table(["run", "differs in", *head], rows)
+
+
+def _fit(measured: dict[str, Any]) -> dict[str, Any]:
+    """Settings of a student's last training, flat; without those that change nothing in it."""
+    provenance = measured["provenance"]
+    if "blend" in provenance:
+        return {"blend": provenance["blend"]}
+    fit = dict(provenance["fit"])
+    fit |= fit.pop("augmentation", {})
+    return {key: value for key, value in fit.items() if key not in ("save_every", "patience", "validation_crops")}
 
 
 def offline() -> str:
@@ -595,7 +631,7 @@ def pipeline() -> str:
 TABLES: dict[str, Callable[[], str]] = {
     "capture": capture,
     "online": online, "presets": presets, "latencies": latencies, "heldout": heldout, "qualities": qualities,
-    "stages": stages, "offline": offline, "hop": hop, "resampling": resampling,
+    "search": search, "card": card, "confused": confused, "offline": offline, "hop": hop, "resampling": resampling,
     "end_to_end": end_to_end, "throughput": throughput, "cluster": cluster, "start": start,
     "cqt": cqt, "cqt_agreement": cqt_agreement, "cqt_latency": cqt_latency, "cqt_decimators": cqt_decimators,
     "cqt_drift": cqt_drift,

@@ -141,10 +141,14 @@ def songs_of(folder: Path) -> list[Song]:
 
 
 class System(Protocol):
-    """What can be evaluated. `features`: what a streaming system hears; None of one that hears the whole."""
+    """What can be evaluated. `features`: what a streaming system hears; None of one that hears the whole.
+
+    `provenance`: how a student was trained; None of what is no student.
+    """
 
     name: str
     features: Features | None
+    provenance: dict[str, object] | None
 
     def hear(self, song: Song) -> Heard:
         """Posteriors of a recording."""
@@ -157,7 +161,7 @@ class StudentSystem:
         from train.model import Student
         from train.students import load_student
 
-        self._model, self._heard, _ = load_student(path)
+        self._model, self._heard, self.provenance = load_student(path)
         self.name = path.parent.name if path.stem == "student" else path.stem
         # The bidirectional twin of our own network sees frames to come; the papers' see a window.
         streams = isinstance(self._model, Student) and not self._model.config.future
@@ -177,6 +181,7 @@ class TeacherSystem:
     """A teacher (`train.teachers`): it hears the sound itself."""
 
     features = None
+    provenance = None
 
     def __init__(self, teacher: Teacher) -> None:
         self._teacher = teacher
@@ -334,6 +339,7 @@ def evaluate(spec: str, folders: Sequence[Path]) -> dict[str, Any]:
     system = system_of(spec)
     result: dict[str, Any] = {
         "system": system.name,
+        "provenance": system.provenance,
         "decoding": DECODING,
         "sets": {},
     }

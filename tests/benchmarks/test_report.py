@@ -128,7 +128,35 @@ def test_every_result_that_is_measured_here_says_what_code_it_measures() -> None
         if "conditions" in json.loads(path.read_text()):
             paths = report.MEASURED[path.stem.split("-")[0]]
             assert all((report.ROOT / each).exists() for each in paths)
-            assert path.stem in COMMANDS
+            assert path.stem in COMMANDS or path.stem.split("-")[0] in ("pipeline", "search")  # of `python -m train`
+
+
+def test_a_search_says_in_what_each_run_differs_from_the_first(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setattr(report, "RESULTS", tmp_path)
+    scores = {"mean7": 0.5, "class_mean": None, "lat_med": 0.2, "events_per_change": 1.5}
+    for name, provenance in (
+        ("base", {"fit": {"early": 1.0, "seed": 0, "save_every": 500, "augmentation": {"detune": 0.0}}}),
+        ("b", {"blend": 0.8}),
+        ("a", {"fit": {"early": 3.0, "seed": 0, "save_every": 100, "augmentation": {"detune": 40.0}}}),
+    ):
+        result = {"provenance": provenance, "sets": {"pop": {"online": {"scores": scores}}}}
+        (tmp_path / f"search-{name}.json").write_text(json.dumps(result))
+    rows = [line.split(" | ")[:3] for line in report.search().splitlines()[2:]]
+    assert rows == [["| base", "-", "0.500"], ["| a", "early 3.0, detune 40.0", "0.500"], ["| b", "blend 0.8", "0.500"]]
+
+
+def test_what_a_quality_is_taken_for_is_told_largest_first(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setattr(report, "RESULTS", tmp_path)
+    confusion = [[0.0] * 16 for _ in range(15)]
+    for row in confusion:
+        row[0], row[1], row[14], row[15] = 5.0, 3.0, 1.5, 0.5
+    qualities = {name: {"right": 0.4} for name in report.CLASSES}
+    result = {"confusion": confusion, "qualities": qualities}
+    (tmp_path / "online-charts-balanced.json").write_text(json.dumps(result))
+    first, second = report.confused().splitlines()[2:4]
+    names = report.CLASSES
+    assert first == f"| {names[0]} | 40 % | 10 % | {names[1]} 30 %, N 15 %, other 5 % |"
+    assert second == f"| {names[1]} | 40 % | -10 % | {names[0]} 50 %, N 15 %, other 5 % |"
 
 
 def test_folders_are_put_into_a_command() -> None:

@@ -19,6 +19,7 @@ from train import evaluate as ev
 from train.__main__ import main
 from train.evaluate import Heard, Judged, Song, StudentSystem, TeacherSystem
 from train.published import BTC, TwoEncoders
+from train.students import load_student
 
 DEMO = Path(__file__).parents[1] / "data"
 SHIPPED = Path(__file__).parents[2] / "engines" / "students" / "2e1d-live-1.safetensors"
@@ -214,6 +215,7 @@ def test_the_command_writes_scores_and_a_picture(tmp_path: Path, capsys: pytest.
     kept = json.loads(output.read_text())
     assert {"commit", "machine", "took_s"} <= kept.pop("conditions").keys()
     assert kept == shown
+    assert shown["provenance"] == load_student(SHIPPED)[2]
     found = shown["sets"]["data"]
     assert found["songs"] == 1
     assert found["offline"]["scores"]["majmin"] > 0.7
