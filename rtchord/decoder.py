@@ -76,7 +76,7 @@ class DecoderSettings(BaseModel):
 
 PRESETS: dict[str, DecoderSettings] = {
     "fast": DecoderSettings(change=1.0, start=6.0, refine=16.0, bass=24.0, lead=1.5),
-    "balanced": DecoderSettings(change=2.0, start=10.0, refine=24.0, bass=30.0),
+    "balanced": DecoderSettings(change=2.5, start=10.0, refine=24.0, bass=30.0),
     "steady": DecoderSettings(change=6.0, start=16.0, refine=40.0, bass=60.0),
 }
 

@@ -22,7 +22,7 @@ from train.published import BTC, TwoEncoders
 from train.students import load_student
 
 DEMO = Path(__file__).parents[1] / "data"
-SHIPPED = Path(__file__).parents[2] / "engines" / "students" / "2e1d-live-1.safetensors"
+SHIPPED = Path(__file__).parents[2] / "engines" / "students" / "2e1d-live-2.safetensors"
 HOP = 2048 / 22_050
 C, G, A_MINOR = class_index(0, "maj"), class_index(7, "maj"), class_index(9, "min")
 

@@ -16,7 +16,7 @@ SMALL = ModelConfig(
     token_width=8, frequency_layers=1, width=20, heads=5, context=8, temporal_layers=2, decoder_layers=2, dropout=0.5
 )
 FRAMES = 3 * SMALL.context + 5
-SHIPPED = Path(__file__).parents[2] / "engines" / "students" / "2e1d-live-1.safetensors"
+SHIPPED = Path(__file__).parents[2] / "engines" / "students" / "2e1d-live-2.safetensors"
 
 
 @pytest.fixture
