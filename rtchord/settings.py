@@ -46,9 +46,9 @@ class Measured(NamedTuple):
 
 
 LATENCIES: dict[Latency, Measured] = {
-    "fast": Measured(105, 163, 1.59, 1.76),
-    "balanced": Measured(113, 179, 1.39, 1.44),
-    "steady": Measured(135, 212, 1.24, 1.22),
+    "fast": Measured(99, 143, 1.83, 2.08),
+    "balanced": Measured(111, 167, 1.5, 1.61),
+    "steady": Measured(129, 195, 1.33, 1.34),
 }
 _LATENCIES_TOLD = "; ".join(
     f"{name} {row.strums_ms} to {row.songs_ms} ms, {row.strums_names} to {row.songs_names} names a change"

@@ -103,14 +103,14 @@ def test_an_engine_that_was_never_verified_is_refused(copy: Path) -> None:
 
 
 def test_a_model_that_is_no_onnx_is_refused(copy: Path) -> None:
-    (copy / "step.onnx").write_bytes(b"not a model")
-    resealed(copy, files={"step.onnx": engine.sha256(copy / "step.onnx")})
+    (copy / "model.onnx").write_bytes(b"not a model")
+    resealed(copy, files={"model.onnx": engine.sha256(copy / "model.onnx")})
     with pytest.raises(UserError, match="cannot be run by ONNX Runtime"):
         engine.load(copy)
 
 
 def test_a_folder_without_a_model_for_its_backend_is_refused(copy: Path) -> None:
-    (copy / "step.onnx").rename(copy / "step.bin")
+    (copy / "model.onnx").rename(copy / "step.bin")
     resealed(copy, files={"step.bin": engine.sha256(copy / "step.bin")})
     with pytest.raises(UserError, match=r"has one \.onnx file, not 0"):
         engine.load(copy)

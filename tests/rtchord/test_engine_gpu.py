@@ -145,7 +145,7 @@ def folders(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 def as_backend(tmp_path: Path, backend: str, suffix: str = ".engine", **changes: object) -> tuple[Path, Manifest]:
     """The shipped engine, sealed as one of another backend."""
     folder = Path(shutil.copytree(engine.shipped(), tmp_path / backend))
-    (folder / "step.onnx").rename(folder / f"model{suffix}")
+    (folder / "model.onnx").rename(folder / f"model{suffix}")
     files = {f"model{suffix}": engine.sha256(folder / f"model{suffix}")}
     old = engine.read_manifest(folder)
     return folder, engine.write_manifest(folder, old.model_copy(update={"backend": backend, "files": files, **changes}))
