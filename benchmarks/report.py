@@ -48,9 +48,7 @@ CQT = ("rtchord/cqt", "rtchord/audio/resample.py")
 STUDENT = "engines/default/model.onnx"
 LIVE = (*CQT, *(f"rtchord/{name}" for name in ("chords.py", "decoder.py", "engine", STUDENT, "recognizer.py")))
 SESSION = ("rtchord/audio", "rtchord/outputs", "rtchord/session.py")
-TRAINING = (
-    "data evaluate fit label losses model pretrain published regularise render reproduce rvq score students teachers"
-)
+TRAINING = "data evaluate fit label losses model pretrain published regularise render reproduce rvq score students"
 MEASURED: dict[str, tuple[str, ...]] = {
     "online": (*LIVE, "train/score.py"),
     "offline": (*LIVE, "train/score.py"),
@@ -68,7 +66,7 @@ MEASURED: dict[str, tuple[str, ...]] = {
     "cqt": CQT,
     "resampling": CQT,
     "search": (*CQT, "rtchord/decoder.py", "train/score.py", "train/evaluate.py"),
-    "pipeline": (*CQT, *(f"train/{name}.py" for name in TRAINING.split())),
+    "pipeline": (*CQT, "train/teachers", *(f"train/{name}.py" for name in TRAINING.split())),
 }
 
 _read: set[str] = set()  # results that the table being made has asked for

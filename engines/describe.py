@@ -16,7 +16,12 @@ def describe(folder: Path, delay: float | None, results: list[Path]) -> Manifest
     for path in results:
         try:
             result = json.loads(path.read_text())
-            scores[f"{result['set']}, {result['latency']}"] = {k: float(v) for k, v in result["scores"].items()}
+            scores[f"{result['set']}, {result['latency']}"] = {
+                # A score is null where a set has nothing to score, such as rare qualities or inversions.
+                name: float(value)
+                for name, value in result["scores"].items()
+                if value is not None
+            }
         except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
             raise UserError(f"{str(path)!r} is no result of `python -m benchmarks online` ({error})") from None
     changes = {"scores": scores} | ({} if delay is None else {"delay": delay})

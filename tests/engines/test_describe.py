@@ -18,7 +18,7 @@ def engine(tmp_path: Path) -> Path:
 
 def test_describe_writes_delay_and_scores_and_leaves_the_model(engine: Path, tmp_path: Path) -> None:
     result = tmp_path / "result.json"
-    result.write_text(json.dumps({"set": "songs", "latency": "fast", "scores": {"majmin": 0.5}}))
+    result.write_text(json.dumps({"set": "songs", "latency": "fast", "scores": {"majmin": 0.5, "rare_mean": None}}))
     before = read_manifest(engine)
     describe(engine, 0.1, [result])
     after = load(engine).manifest
