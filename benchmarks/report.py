@@ -353,7 +353,7 @@ def confused() -> str:
 
 def search() -> str:
     """Every run of the search: what differs from the first one in its settings, and its online scores."""
-    found = {path.stem.removeprefix("search-"): result(path.stem) for path in sorted(RESULTS.glob("search-*.json"))}
+    found = {path.stem.removeprefix("search-"): result(path.stem) for path in RESULTS.glob("search-*.json")}
     base = _fit(found["base"])
     sets = list(found["base"]["sets"])
     rows = []
@@ -606,13 +606,11 @@ def streams() -> str:
 
 
 def int8() -> str:
+    """Online scores of an engine whose weights were rounded to 8 bits."""
     keys = ("majmin", "tetrads", "mean7")
-    rows = []
-    for name in SETS:
-        runs = result(f"online-{name}-balanced"), result(f"int8-{name}")
-        cells = [number(run["scores"][key], 4) for key in keys for run in runs]
-        rows.append([f"{name} ({runs[1]['songs']})", *cells])
-    return table(["set (songs)", *(f"{key}, {kind}" for key in keys for kind in ("fp32", "int8"))], rows)
+    runs = [(name, result(f"int8-{name}")) for name in SETS]
+    rows = [[f"{name} ({run['songs']})", *(number(run["scores"][key], 4) for key in keys)] for name, run in runs]
+    return table(["set (songs)", *keys], rows)
 
 
 def capture() -> str:

@@ -10,6 +10,7 @@ import pytest
 import soundfile
 import torch
 
+from engines.bench import SHIPPED
 from rtchord.audio.files import AudioFile
 from rtchord.chords import N_BASS, N_CLASSES, NO_BASS, N, X, class_index
 from rtchord.cqt import DEFINITIONS
@@ -22,7 +23,6 @@ from train.published import BTC, TwoEncoders
 from train.students import load_student
 
 DEMO = Path(__file__).parents[1] / "data"
-SHIPPED = Path(__file__).parents[2] / "engines" / "students" / "2e1d-live-2.safetensors"
 HOP = 2048 / 22_050
 C, G, A_MINOR = class_index(0, "maj"), class_index(7, "maj"), class_index(9, "min")
 

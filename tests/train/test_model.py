@@ -1,12 +1,11 @@
 from __future__ import annotations
 
-from pathlib import Path
-
 import pytest
 import torch
 from pydantic import ValidationError
 from torch import Tensor
 
+from engines.bench import SHIPPED
 from rtchord.chords import N_BASS, N_CLASSES
 from rtchord.errors import UserError
 from train.model import ModelConfig, RelativeAttention, Student
@@ -16,7 +15,6 @@ SMALL = ModelConfig(
     token_width=8, frequency_layers=1, width=20, heads=5, context=8, temporal_layers=2, decoder_layers=2, dropout=0.5
 )
 FRAMES = 3 * SMALL.context + 5
-SHIPPED = Path(__file__).parents[2] / "engines" / "students" / "2e1d-live-2.safetensors"
 
 
 @pytest.fixture

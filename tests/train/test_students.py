@@ -11,6 +11,7 @@ from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
+from engines.bench import SHIPPED
 from rtchord.chords import N_BASS, N_CLASSES
 from rtchord.cqt import DEFINITIONS
 from rtchord.errors import UserError
@@ -20,7 +21,6 @@ from train.students import KINDS, config_of, kind_of, load_student, load_tensors
 SMALL = ModelConfig(
     token_width=8, frequency_layers=1, width=24, heads=2, context=8, temporal_layers=1, decoder_layers=1, dropout=0.3
 )
-SHIPPED = Path(__file__).parents[2] / "engines" / "students" / "2e1d-live-2.safetensors"
 
 
 @pytest.fixture(params=sorted(KINDS))
