@@ -57,7 +57,7 @@ class Step(nn.Module):
 
     def __init__(self, student: Student) -> None:
         super().__init__()
-        self.student = student
+        self.student = student.fix()
 
     def forward(self, frame: Tensor, keys: Tensor, values: Tensor, filled: Tensor) -> tuple[Tensor, ...]:
         classes, bass, cache = self.student.step(frame, Cache(keys, values, filled))
@@ -87,7 +87,7 @@ def in_precision(module: nn.Module, precision: Precision) -> nn.Module:
     """
     if precision == "fp16":
         for tensor in (*module.parameters(), *module.buffers()):
-            if tensor.ndim:
+            if tensor.ndim and tensor.is_floating_point():
                 tensor.data = tensor.data.half()
     return module
 

@@ -12,13 +12,14 @@ likely one now, by a factor of `lead` over the next challenger: that spares the 
 Four thresholds, because four mistakes cost differently:
 * `change`: to another chord *family* (root and third, or N). Posteriors are summed over the family, so that doubt
   between C, C7 and Cmaj7 does not delay C;
-* `start`: the same, out of N: what breaks a silence is a chord within a frame or two, or noise that should stay one;
+* `start`: the same, out of N or into it: what breaks a silence is a chord within a frame or two, or noise that should
+  stay one; what seems to end may only die away (measured on real guitars: 0.3 points of the mean of seven);
 * `refine`: to another quality of the same family (C -> C7);
 * `bass`: to another bass under the same chord.
 
 Which family follows is heard before its quality and its bass are. So for `settle` s after a change of family a part
 `fresh` of `refine` and `bass` is enough: a chord just shown is soon put right, one that has stood is left alone
-(measured: two points of the class-wise mean and seven of the bass, for some hundredths of an event per change).
+(docs/architecture.md has what was measured).
 
 A player may ask that every chord be shown for a least time. Until it is over nothing is decided and the evidence
 gathers no further than its threshold, so that then the challenger that still stands takes over and no earlier one. What
@@ -75,9 +76,9 @@ class DecoderSettings(BaseModel):
 
 
 PRESETS: dict[str, DecoderSettings] = {
-    "fast": DecoderSettings(change=1.0, start=6.0, refine=16.0, bass=24.0, lead=1.5),
-    "balanced": DecoderSettings(change=2.5, start=10.0, refine=24.0, bass=30.0),
-    "steady": DecoderSettings(change=6.0, start=16.0, refine=40.0, bass=60.0),
+    "fast": DecoderSettings(change=1.5, start=6.0, refine=16.0, bass=24.0, lead=1.5),
+    "balanced": DecoderSettings(change=3.0, start=10.0, refine=32.0, bass=40.0),
+    "steady": DecoderSettings(change=8.0, start=16.0, refine=40.0, bass=60.0),
 }
 
 # Family of each class: root * 3 + (0 minor third, 1 major third, 2 suspended); N has its own, X none.
@@ -92,6 +93,7 @@ for _family, _classes in enumerate(_MEMBERS):
 _CHORD_TONES = np.zeros((N_CLASSES, N_BASS), np.float32)
 for _index in range(X):
     _CHORD_TONES[_index, list(pitch_classes(_index))] = 1.0
+_SILENT = int(FAMILY[N])
 _FLOOR = np.float32(1e-6)
 TUNED_HOP = 512 / 22_050  # s; of the frames that thresholds are for
 
@@ -192,7 +194,7 @@ class Decoder:
                 np.minimum(evidence.sums, most, out=evidence.sums)
             return None
         winner = int(self._family.argmax())
-        threshold = self.settings.start if self.current.index == N else self.settings.change
+        threshold = self.settings.start if _SILENT in (family, winner) else self.settings.change
         if winner != family and self._families.sums[winner] >= threshold:
             likely = self._family[winner]
             self._family[[winner, family]] = 0.0

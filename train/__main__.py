@@ -20,6 +20,7 @@ STAGES = {
 }
 ALL = tuple(STAGES)
 TRUE = ("supervised", "stage2")
+SIZES = ("width", "feed", "context", "future", "dropout")  # of a student from scratch
 # Options of a stage that are fields of FitConfig (defaults: there), Augmentation or ModelConfig: the stages that have
 # it, how it is read, what it says.
 STAGE_OPTIONS: dict[str, tuple[tuple[str, ...], dict[str, Any], str]] = {
@@ -38,6 +39,7 @@ STAGE_OPTIONS: dict[str, tuple[tuple[str, ...], dict[str, Any], str]] = {
     "balance": (ALL, {"type": float, "metavar": "POWER"}, "frames weigh (number of their quality)^-POWER"),
     "targets": (("stage1", "stage2"), {"choices": ("soft", "hard")}, "pseudo-labels whole, or their likeliest class"),
     "early": (TRUE, {"type": float}, "weight of labels just after a change"),
+    "label-delay": (TRUE, {"type": int, "metavar": "FRAMES"}, "labels come so much late"),
     "rehearsal": (("stage2",), {"type": float}, "share of --rehearse crops in a batch"),
     "distil": (("stage2",), {"choices": ("on", "off")}, "learn from the teacher too"),
     "alpha": (("stage2",), {"type": float}, "share of the distillation in the loss"),
@@ -57,6 +59,8 @@ STAGE_OPTIONS: dict[str, tuple[tuple[str, ...], dict[str, Any], str]] = {
     "validation-crops": (ALL, {"type": int}, "of --validation, at each check"),
     "save-every": (ALL, {"type": int}, "steps between checks"),
     "seed": (ALL, {"type": int}, "of everything that is drawn"),
+    "width": (("stage1", "supervised"), {"type": int}, "live: channels of each pitch class"),
+    "feed": (("stage1", "supervised"), {"type": int}, "live: the same inside a feed-forward layer"),
     "context": (("stage1", "supervised"), {"type": int}, "live: frames that each attention layer sees"),
     "future": (("stage1", "supervised"), {"type": int}, "live: frames ahead that it sees as well; no live use then"),
     "dropout": (("stage1", "supervised"), {"type": float}, "of a student from scratch"),
@@ -101,7 +105,7 @@ def fit_stage(args: argparse.Namespace) -> None:
     def of(settings: type[BaseModel]) -> dict[str, Any]:
         return {name: given[name] for name in settings.model_fields if name in given}
 
-    sizes = {name: given[name] for name in ("context", "future", "dropout") if name in given}
+    sizes = {name: given[name] for name in SIZES if name in given}
     fit(
         Run(args.run),
         FitConfig(stage=args.command, augmentation=Augmentation(**of(Augmentation)), **of(FitConfig)),
@@ -290,7 +294,7 @@ def main(argv: list[str] | None = None) -> int:
 
             given = vars(args)
             config = PretrainConfig(**{name: given[name] for name in PretrainConfig.model_fields if name in given})
-            sizes = {name: given[name] for name in ("context", "future", "dropout") if name in given}
+            sizes = {name: given[name] for name in SIZES if name in given}
             model = ModelConfig(**sizes) if sizes else None
             pretrain(Run(args.run), config, args.data, args.codebooks, model, args.resume, args.device)
         elif args.command == "fetch-teacher":

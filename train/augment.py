@@ -10,11 +10,13 @@ import numpy as np
 import torch
 from pydantic import BaseModel, ConfigDict, Field
 from torch import Tensor
+from torch.nn import functional
 
 from rtchord.chords import N_QUALITIES, NO_BASS, X
 from rtchord.cqt import Features
 
 SHIFTS = (-5, 6)  # semitones, the range of the BTC and 2E1D papers
+LEVEL, TILT, EQUALISER = (-18, 12), (-3, 3), (-6, 6)  # dB; dB per octave; dB at each octave
 SNIPPETS, SNIPPET_SECONDS = (1, 2), (0.5, 1.0)  # of the mixture, as MERT's (Li et al., ICLR 2024)
 MASK_SECONDS, MASK_OCTAVES = 0.5, 0.5  # the longest and the widest mask
 
@@ -103,7 +105,8 @@ def mask(x: Tensor, rng: np.random.Generator, times: int, bands: int, features: 
 
 
 def disturb(x: Tensor, rng: np.random.Generator, features: Features) -> Tensor:
-    """Level, spectral tilt and noise, applied to magnitudes: C' = sqrt((g C)^2 + n^2), n Rayleigh-distributed."""
+    """Level, spectral tilt, an equaliser with a band at each octave, and noise, applied to magnitudes:
+    C' = sqrt((g C)^2 + n^2), n Rayleigh-distributed."""
     batch, frames, bins = x.shape
     octave = torch.linspace(0, features.octaves, bins)
     draw = torch.Generator().manual_seed(int(rng.integers(2**31)))
@@ -111,7 +114,9 @@ def disturb(x: Tensor, rng: np.random.Generator, features: Features) -> Tensor:
     def uniform(low: float, high: float) -> Tensor:
         return torch.from_numpy(rng.uniform(low, high, (batch, 1, 1)).astype(np.float32))
 
-    gain = uniform(-18, 12) + uniform(-3, 3) * (octave - features.octaves / 2)  # dB
+    bands = torch.from_numpy(rng.uniform(*EQUALISER, (batch, 1, round(features.octaves) + 1)).astype(np.float32))
+    equaliser = functional.interpolate(bands, bins, mode="linear", align_corners=True)
+    gain = uniform(*LEVEL) + uniform(*TILT) * (octave - features.octaves / 2) + equaliser  # dB
     noise = uniform(-75, -20) + uniform(-4, 2) * octave  # dB
     noise_level = 10 ** (noise / 20) * torch.sqrt(-torch.log(torch.rand(batch, frames, bins, generator=draw) + 1e-9))
     return torch.log(torch.hypot(magnitude(x, features) * 10 ** (gain / 20), noise_level) + features.log_offset)

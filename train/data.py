@@ -58,14 +58,16 @@ class Tracks:
 
     `targets`: "soft" is a teacher's posteriors, "hard" its most likely class, "true" the true labels. `share` (rank,
     world): every world-th track, from the rank-th on. `teacher`: true labels come with the teacher's posteriors, where
-    a track has them. `embedding`: batches hold the embedding teacher's vectors, where a track has them. UserError where
-    a track lacks its targets, or no track is left.
+    a track has them. `embedding`: batches hold the embedding teacher's vectors, where a track has them. `delay`: frames
+    by which true labels come late, so that a student may hear so much of a chord before it has to name it. UserError
+    where a track lacks its targets, or no track is left.
     """
 
     def __init__(
         self, folders: list[Path], definition: str, targets: Targets, share: tuple[int, int] = (0, 1),
-        teacher: bool = False, embedding: bool = False,
+        teacher: bool = False, embedding: bool = False, delay: int = 0,
     ) -> None:  # fmt: skip
+        self.delay = delay
         self.features = DEFINITIONS[definition]
         self.targets = targets
         self.opened = store.open_tracks(folders, definition, share)
@@ -157,7 +159,7 @@ class Tracks:
         positions = first[:, None] + np.arange(frames)
         rows = np.minimum(positions, self.lengths[which, None] - 1)
 
-        def gather(name: str, width: int = 0) -> Tensor:
+        def gather(name: str, width: int = 0, rows: NDArray[np.int64] = rows) -> Tensor:
             """Rows of a tensor of each crop's track; zeros (frames, width) for a track that lacks it."""
             found = (
                 self.opened[track].track[name][own] if name in self.opened[track].track else np.zeros((frames, width))
@@ -172,7 +174,8 @@ class Tracks:
                 classes, bass = (functional.one_hot(y.argmax(-1), y.shape[-1]).float() for y in (classes, bass))
             known = bass_known = torch.ones(rows.shape)
         else:
-            hard, hard_bass = gather("class_index").long(), gather("bass_index").long()
+            before = np.maximum(rows - self.delay, 0)
+            hard, hard_bass = (gather(name, rows=before).long() for name in ("class_index", "bass_index"))
             # X is no chord of its own: the player's chord is unknown, so nothing is learnt from it.
             known = ((hard >= 0) & (hard != X)).float() * self._early(hard, early)
             bass_known = known * (hard_bass >= 0)

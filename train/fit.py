@@ -64,6 +64,7 @@ class FitConfig(BaseModel):
     targets: Literal["soft", "hard"] = Field("soft", description="pseudo-labels as they are, or their likeliest class")
     bass_weight: float = Field(0.3, ge=0, description="of the bass loss beside the class loss")
     early: float = Field(1.0, ge=1, description="weight of true labels just after a change")
+    label_delay: int = Field(0, ge=0, description="frames by which true labels come late")
     focal: float = Field(0.0, ge=0, description="gamma of the focal loss; 0 is the cross-entropy")
     smoothing: float = Field(0.03, ge=0, lt=1, description="label smoothing of the cross-entropy with hard targets")
     balance: float = Field(0.0, ge=0, le=1, description="a quality's frames weigh (their number)^-balance")
@@ -280,7 +281,10 @@ def _fit(
     share = (ranks.rank, ranks.world)
     targets = config.targets if config.stage == "stage1" else "true"
     embedding = config.embedding_weight > 0
-    tracks = Tracks(data, config.definition, targets, share, teacher=config.distilling, embedding=embedding)
+    tracks = Tracks(
+        data, config.definition, targets, share, teacher=config.distilling, embedding=embedding,
+        delay=config.label_delay,
+    )  # fmt: skip
     second = Tracks(rehearse, config.definition, config.targets, share) if rehearse else None
     # Not shared out: of few tracks each process takes other crops.
     held_out = Tracks(validation, config.definition, targets) if validation else None

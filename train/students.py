@@ -158,7 +158,9 @@ def load_student(path: Path) -> tuple[AnyStudent, Features, dict[str, object]]:
         features = Features.model_validate_json(metadata["features"])
         provenance = json.loads(metadata["provenance"])
     except ValueError:
-        raise UserError(f"{str(path)!r} is not a student of this project (its metadata is damaged)") from None
+        raise UserError(
+            f"{str(path)!r} is not a student of this project (its metadata is damaged, or of an earlier layout)"
+        ) from None
     try:
         load_tensors(model, load_file(path))
     except (RuntimeError, KeyError) as error:

@@ -9,9 +9,7 @@ from rtchord.cqt import Features
 from train.model import ModelConfig, Student
 from train.students import save_student
 
-SMALL = ModelConfig(
-    token_width=8, frequency_layers=1, width=24, heads=2, context=8, temporal_layers=1, decoder_layers=1
-)
+SMALL = ModelConfig(channels=4, registers=3, width=4, feed=6, heads=2, context=8, temporal_layers=1, decoder_layers=1)
 
 
 @pytest.fixture(scope="session")

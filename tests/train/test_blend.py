@@ -13,7 +13,7 @@ from train.published import BTC
 from train.students import load_student, save_student, tensors_of
 
 SMALL = {
-    "token_width": 8, "frequency_layers": 1, "width": 24, "heads": 2, "context": 8, "temporal_layers": 1,
+    "channels": 4, "registers": 3, "width": 4, "feed": 6, "heads": 2, "context": 8, "temporal_layers": 1,
     "decoder_layers": 1,
 }  # fmt: skip
 
@@ -40,7 +40,7 @@ def test_the_blend_remembers_both(tmp_path: Path) -> None:
 
 def test_students_of_two_sizes_are_refused(tmp_path: Path) -> None:
     with pytest.raises(UserError, match="differ in kind, size"):
-        blend(student(tmp_path / "a", 1), student(tmp_path / "b", 2, width=32), 0.5, tmp_path / "c")
+        blend(student(tmp_path / "a", 1), student(tmp_path / "b", 2, width=6), 0.5, tmp_path / "c")
 
 
 def test_a_share_above_one_is_refused(tmp_path: Path) -> None:

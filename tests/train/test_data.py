@@ -281,6 +281,14 @@ def test_what_one_batch_lacks_is_empty_in_the_merged_one(tmp_path: Path) -> None
         assert (merged.piece[empty] == -1).all()
 
 
+def test_labels_come_late_by_the_delay(tmp_path: Path) -> None:
+    labels = np.repeat([parse("C:maj").index, parse("A:min").index], 5).astype(np.int16)
+    write(tmp_path, one={**hard_track(10, 0.0, "C:maj"), "class_index": labels})
+    batch = data.Tracks([tmp_path], "live", "true", delay=2).at(np.array([0]), np.array([1]), 9, early=3.0)
+    assert batch.classes[0].argmax(-1).tolist() == [parse("C:maj").index] * 6 + [parse("A:min").index] * 3
+    assert batch.known[0].tolist() == [1.0] * 6 + [3.0] * 3
+
+
 def test_labels_just_after_a_change_weigh_more(tmp_path: Path) -> None:
     labels = np.repeat([parse("C:maj").index, parse("A:min").index, X], 40).astype(np.int16)
     track = {

@@ -26,9 +26,7 @@ from train.model import ModelConfig
 from train.students import KINDS, AnyStudent, kind_of, load_student, save_student, tensors_of
 
 FEATURES = Features()
-SMALL = ModelConfig(
-    token_width=8, frequency_layers=1, width=24, heads=2, context=8, temporal_layers=1, decoder_layers=1
-)
+SMALL = ModelConfig(channels=4, registers=3, width=4, feed=6, heads=2, context=8, temporal_layers=1, decoder_layers=1)
 
 
 def config(steps: int, stage: str = "supervised", **changes: object) -> FitConfig:
@@ -306,7 +304,7 @@ import os
 torch.set_num_threads(1)
 folder = Path(sys.argv[1])
 small = ModelConfig(
-    token_width=8, frequency_layers=1, width=24, heads=2, context=8, temporal_layers=1, decoder_layers=1
+    channels=4, registers=3, width=4, feed=6, heads=2, context=8, temporal_layers=1, decoder_layers=1
 )
 config = FitConfig(
     stage="supervised", steps=40, batch=4, frames=16, warm_up=2, save_every=20, ema=0.9, learning_rate=3e-3,

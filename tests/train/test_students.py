@@ -19,7 +19,7 @@ from train.model import ModelConfig, Student
 from train.students import KINDS, config_of, kind_of, load_student, load_tensors, save_student, tensors_of
 
 SMALL = ModelConfig(
-    token_width=8, frequency_layers=1, width=24, heads=2, context=8, temporal_layers=1, decoder_layers=1, dropout=0.3
+    channels=4, registers=3, width=4, feed=6, heads=2, context=8, temporal_layers=1, decoder_layers=1, dropout=0.3
 )
 
 
@@ -112,7 +112,7 @@ def test_a_file_with_tensors_of_another_size_is_refused(tmp_path: Path) -> None:
     with safe_open(path, framework="pt") as file:
         metadata = file.metadata()
     tensors = load_file(path)
-    wider = ModelConfig.model_validate({**json.loads(metadata["model"]), "width": 32})
+    wider = ModelConfig.model_validate({**json.loads(metadata["model"]), "width": 6})
     save_file(tensors, path, {**metadata, "model": wider.model_dump_json()})
     with pytest.raises(UserError, match="does not hold the tensors of its kind 'live'") as told:
         load_student(path)

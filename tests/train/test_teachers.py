@@ -96,7 +96,9 @@ def test_sound_at_another_rate_is_heard_alike(published: teachers.Teacher) -> No
 @pytest.fixture
 def student(tmp_path: Path) -> Path:
     torch.manual_seed(0)
-    sizes = ModelConfig(token_width=8, token_heads=1, width=16, heads=2, context=8, temporal_layers=1, decoder_layers=1)
+    sizes = ModelConfig(
+        channels=4, registers=3, width=4, feed=6, heads=2, context=8, temporal_layers=1, decoder_layers=1
+    )
     save_student(tmp_path / "student.safetensors", Student(sizes), DEFINITIONS["live"], {})
     return tmp_path / "student.safetensors"
 
