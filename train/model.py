@@ -12,8 +12,8 @@ what is learnt in one key is learnt in all twelve (Cohen & Welling, ICML 2016: g
 * Heads: 170 chord classes and 13 basses (`rtchord.chords`), a root's 14 qualities read where its pitch class is.
 
 Attention over time compares all twelve pitch classes of two frames at once and knows only relative age (a learnt bias
-per head and age); its keys and values are cached: a step computes one frame. Run over a whole sequence, the same weights
-give the same numbers (tests prove it).
+per head and age); its keys and values are cached: a step computes one frame. Run over a whole sequence, the same
+weights give the same numbers (tests prove it).
 
 With `future` > 0 every attention over time also sees that many frames ahead: the same layout made bidirectional, a
 student for whole recordings. The mask, the biases of the ages to come and the lack of a cache are the only difference.

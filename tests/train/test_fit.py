@@ -116,7 +116,7 @@ def test_the_loss_falls(tmp_path: Path, hard: Path) -> None:
 def test_the_papers_students_learn(kind: str, tmp_path: Path) -> None:
     data = write(tmp_path / "data", KINDS[kind].definition, c=C, a=A)
     run = Run(tmp_path / "run")
-    fit(run, config(30, student=kind, batch=2, learning_rate=1e-3), [data], model_config=ModelConfig(dropout=0.05))
+    fit(run, config(60, student=kind, batch=4, learning_rate=1e-3), [data], model_config=ModelConfig(dropout=0.05))
     lines = logged(run)
     assert lines[-1]["loss"] < 0.8 * lines[0]["loss"]
     student = load_student(run.weights)[0]
@@ -456,10 +456,10 @@ def test_the_commands_reach_every_setting(tmp_path: Path, both: Path, beginner: 
 
 
 def test_every_setting_is_an_option() -> None:
-    from train.__main__ import STAGE_OPTIONS
+    from train.__main__ import SIZES, STAGE_OPTIONS
 
     options = {name.replace("-", "_") for name in STAGE_OPTIONS}
-    settings = {*FitConfig.model_fields, *Augmentation.model_fields, "context", "future", "dropout"}
+    settings = {*FitConfig.model_fields, *Augmentation.model_fields, *SIZES}
     assert options == settings - {"stage", "steps", "augmentation"}
 
 

@@ -30,7 +30,7 @@ FEATURES = DEFINITIONS["live"]
 BINS = FEATURES.bins
 SILENCE = float(np.log(FEATURES.log_offset))
 SMALL = ModelConfig(
-    channels=4, registers=3, width=4, feed=6, heads=2, context=8, temporal_layers=1, decoder_layers=1, dropout=0.0
+    channels=4, registers=3, width=8, feed=16, heads=2, context=8, temporal_layers=1, decoder_layers=1, dropout=0.0
 )
 PATTERNS = 6
 
