@@ -46,9 +46,9 @@ class Measured(NamedTuple):
 
 
 LATENCIES: dict[Latency, Measured] = {
-    "fast": Measured(99, 143, 1.83, 2.08),
-    "balanced": Measured(111, 167, 1.5, 1.61),
-    "steady": Measured(129, 195, 1.33, 1.34),
+    "fast": Measured(90, 107, 2.02, 2.05),
+    "balanced": Measured(103, 123, 1.59, 1.64),
+    "steady": Measured(127, 153, 1.34, 1.37),
 }
 _LATENCIES_TOLD = "; ".join(
     f"{name} {row.strums_ms} to {row.songs_ms} ms, {row.strums_names} to {row.songs_names} names a change"
