@@ -85,6 +85,18 @@ def test_silence_is_harder_to_break_than_a_chord() -> None:
     assert [d.chord.label for d in run([*chord, *blip, *chord], settings)] == ["C:maj", "A:min", "C:maj"]
 
 
+def test_a_chord_that_dies_away_is_held_longer_than_one_that_is_replaced() -> None:
+    settings = DecoderSettings(change=2.0, start=20.0, refine=8.0, bass=8.0)
+    sounding = [(classes((C, 0.95)), bass(0))] * 10
+    ended, replaced = (run([*sounding, *[(end, bass())] * 10], settings)[1] for end in map(single, (N, AM)))
+    assert (ended.chord, replaced.chord.label) == (NO_CHORD, "A:min")
+    assert replaced.frame + 3 <= ended.frame <= 15
+
+
+def single(index: int) -> np.ndarray:
+    return classes((index, 0.95))
+
+
 def test_two_challengers_abreast_are_waited_for() -> None:
     before, torn = (classes((N, 0.95)), bass()), (classes((C, 0.48), (AM, 0.48)), bass(0))
     (decision,) = run([before] * 5 + [torn] * 20 + [(classes((C, 0.9)), bass(0))] * 5)
