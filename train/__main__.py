@@ -6,12 +6,15 @@ import argparse
 import sys
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from pydantic import BaseModel
 
 from rtchord.cqt import DEFINITIONS
 from rtchord.errors import told_in_a_sentence
+
+if TYPE_CHECKING:
+    from train.model import ModelConfig
 
 STAGES = {
     "stage1": "train a student on pseudo-labels alone",
@@ -95,17 +98,23 @@ def add_stage(stage: argparse.ArgumentParser, name: str) -> None:
         stage.add_argument("--rehearse", type=Path, nargs="*", default=[], help="pseudo-labelled tracks to mix in")
 
 
+def sizes_of(given: dict[str, Any]) -> ModelConfig | None:
+    """Sizes of a student from scratch, of the options that were given; None if none was."""
+    from train.model import ModelConfig
+
+    sizes = {name: given[name] for name in SIZES if name in given}
+    return ModelConfig(**sizes) if sizes else None
+
+
 def fit_stage(args: argparse.Namespace) -> None:
     from train.augment import Augmentation
     from train.fit import FitConfig, Run, fit
-    from train.model import ModelConfig
 
     given = vars(args)
 
     def of(settings: type[BaseModel]) -> dict[str, Any]:
         return {name: given[name] for name in settings.model_fields if name in given}
 
-    sizes = {name: given[name] for name in SIZES if name in given}
     fit(
         Run(args.run),
         FitConfig(stage=args.command, augmentation=Augmentation(**of(Augmentation)), **of(FitConfig)),
@@ -113,7 +122,7 @@ def fit_stage(args: argparse.Namespace) -> None:
         rehearse=given.get("rehearse"),
         validation=args.validation,
         initial=args.initial,
-        model_config=ModelConfig(**sizes) if sizes else None,
+        model_config=sizes_of(given),
         resume=args.resume,
         device=args.device,
     )
@@ -289,14 +298,11 @@ def main(argv: list[str] | None = None) -> int:
             make_codebooks(args.target, args.data, args.features, config)
         elif args.command == "pretrain":
             from train.fit import Run
-            from train.model import ModelConfig
             from train.pretrain import PretrainConfig, pretrain
 
             given = vars(args)
             config = PretrainConfig(**{name: given[name] for name in PretrainConfig.model_fields if name in given})
-            sizes = {name: given[name] for name in SIZES if name in given}
-            model = ModelConfig(**sizes) if sizes else None
-            pretrain(Run(args.run), config, args.data, args.codebooks, model, args.resume, args.device)
+            pretrain(Run(args.run), config, args.data, args.codebooks, sizes_of(given), args.resume, args.device)
         elif args.command == "fetch-teacher":
             from train.teachers.fetch import SOURCES, default_path, fetch
 

@@ -17,6 +17,7 @@ from rtchord.cqt import Features
 
 SHIFTS = (-5, 6)  # semitones, the range of the BTC and 2E1D papers
 LEVEL, TILT, EQUALISER = (-18, 12), (-3, 3), (-6, 6)  # dB; dB per octave; dB at each octave
+NOISE, NOISE_TILT = (-75, -20), (-4, 2)  # dB; dB per octave
 SNIPPETS, SNIPPET_SECONDS = (1, 2), (0.5, 1.0)  # of the mixture, as MERT's (Li et al., ICLR 2024)
 MASK_SECONDS, MASK_OCTAVES = 0.5, 0.5  # the longest and the widest mask
 
@@ -114,10 +115,10 @@ def disturb(x: Tensor, rng: np.random.Generator, features: Features) -> Tensor:
     def uniform(low: float, high: float) -> Tensor:
         return torch.from_numpy(rng.uniform(low, high, (batch, 1, 1)).astype(np.float32))
 
-    bands = torch.from_numpy(rng.uniform(*EQUALISER, (batch, 1, round(features.octaves) + 1)).astype(np.float32))
+    bands = torch.from_numpy(rng.uniform(*EQUALISER, (batch, 1, features.octaves + 1)).astype(np.float32))
     equaliser = functional.interpolate(bands, bins, mode="linear", align_corners=True)
     gain = uniform(*LEVEL) + uniform(*TILT) * (octave - features.octaves / 2) + equaliser  # dB
-    noise = uniform(-75, -20) + uniform(-4, 2) * octave  # dB
+    noise = uniform(*NOISE) + uniform(*NOISE_TILT) * octave  # dB
     noise_level = 10 ** (noise / 20) * torch.sqrt(-torch.log(torch.rand(batch, frames, bins, generator=draw) + 1e-9))
     return torch.log(torch.hypot(magnitude(x, features) * 10 ** (gain / 20), noise_level) + features.log_offset)
 

@@ -253,9 +253,8 @@ class RelativeAttention(nn.Module):
             self._with_neighbours(self.split(part(source)).unflatten(2, (blocks, size)))
             for part in (self.key, self.value)
         )
-        bias = self._block_bias(blocks, size, frames)
-        scores = query @ key.transpose(-1, -2) * (key.shape[-1] ** -0.5)
-        scores = scores + bias.to(scores.dtype)
+        bias = self._block_bias(blocks, size, frames).to(query.dtype)
+        scores = query @ key.transpose(-1, -2) * (key.shape[-1] ** -0.5) + bias
         y = (torch.softmax(scores, dim=-1) @ value).flatten(2, 3)[:, :, :frames]
         return self.out(self.join(y))
 
