@@ -61,6 +61,9 @@ TOMS_AND_MORE = (41, 43, 45, 47, 48, 50, 49, 57, 39, 54, 56, 60, 61, 62, 63, 64,
 OPEN_STRINGS = (40, 45, 50, 55, 59, 64)  # standard guitar tuning, MIDI notes
 
 TONES = {frozenset(quality.tones) for quality in QUALITIES}
+SUSTAIN = 64  # controller of the pedal
+ONE_HAND = 0.2  # of the block voicings
+CAPO, HIGHEST_CAPO = 0.4, 8  # share of the sampled charts that are moved up, by as many semitones at most
 INVERTED = 0.2  # of the sampler's chords, where it is not even
 EVEN_CHARTS = 0.5  # of the sampled charts
 # How often the other charts draw each quality: common chords often enough to be learnt as a performer plays them,
@@ -118,7 +121,10 @@ def guitar_voicing(rng: np.random.Generator, chord: Chord) -> list[int]:
 
 
 def block_voicing(rng: np.random.Generator, chord: Chord) -> list[int]:
-    """Bass below, the chord tones in close or open position above it."""
+    """Bass below, the chord tones in close or open position above it; at times all in one hand."""
+    if rng.random() < ONE_HAND:
+        bass = 43 + (chord.bass - 43) % 12 + 12 * int(rng.integers(3))
+        return sorted(bass + (pc - bass) % 12 for pc in pitch_classes(chord.index))
     bass = 36 + (chord.bass - 36) % 12 + 12 * int(rng.random() < 0.4)
     low = max(int(rng.integers(52, 66)), bass + 1)
     upper = sorted(low + (pc - low) % 12 for pc in pitch_classes(chord.index))
@@ -128,15 +134,43 @@ def block_voicing(rng: np.random.Generator, chord: Chord) -> list[int]:
     return sorted({bass, *upper, *doubled})
 
 
+class Hand(NamedTuple):
+    """How evenly a player strikes a chord; `EVEN` is a careful one at a keyboard."""
+
+    spread: float = 8.0  # standard deviation of the velocities
+    missed: float = 0.0  # share of the notes missed, of those that sound in another octave as well
+    brushed: float = 0.0  # share of the other open strings of a guitar that are touched
+
+
+EVEN = Hand()
+
+
+def guitarist(rng: np.random.Generator, capo: int = 0) -> Hand:
+    """A hand on strings: where one string hardly sounds, what is left of E:maj is close to E:min."""
+    brushed = rng.uniform(0, 0.3) if not capo and rng.random() < 0.3 else 0.0
+    return Hand(rng.uniform(4, 28), rng.uniform(0, 0.3), brushed)
+
+
 def play_chord(
-    rng: np.random.Generator, track: pretty_midi.Instrument, notes: list[int], start: float, end: float, strum: float
-) -> None:
-    """One attack: notes spread over `strum` seconds, up or down, levels a little uneven."""
-    order = notes if rng.random() < 0.75 else notes[::-1]
+    rng: np.random.Generator, track: pretty_midi.Instrument, notes: list[int], start: float, end: float, strum: float,
+    hand: Hand = EVEN,
+) -> None:  # fmt: skip
+    """One attack: notes spread over `strum` seconds, up or down, as even as the hand is."""
     level = rng.uniform(60, 118)
-    for i, pitch in enumerate(order):
-        onset = start + strum * i / max(1, len(order) - 1)
-        add(track, pitch, onset, max(end, onset + 0.05), level + rng.normal(0, 8))
+    played = list(notes)
+    for pitch in notes[1:]:  # not the bass
+        if sum((pitch - other) % 12 == 0 for other in played) > 1 and rng.random() < hand.missed:
+            played.remove(pitch)
+    strokes = [(pitch, level + rng.normal(0, hand.spread)) for pitch in played]
+    strokes += [
+        (pitch, level * rng.uniform(0.15, 0.5))
+        for pitch in OPEN_STRINGS
+        if hand.brushed and pitch not in notes and rng.random() < hand.brushed
+    ]
+    strokes.sort(reverse=rng.random() < 0.25)
+    for i, (pitch, velocity) in enumerate(strokes):
+        onset = start + strum * i / max(1, len(strokes) - 1)
+        add(track, pitch, onset, max(end, onset + 0.05), velocity)
 
 
 # --- drums and bass --------------------------------------------------------------------------------------------------
@@ -197,6 +231,8 @@ def pop_piece(song: Path, rng: np.random.Generator) -> Piece:
         scale = rng.uniform(0.6, 1.1)
         for note in part.notes:
             add(track, note.pitch + shift, note.start, note.end, note.velocity * scale)
+        # The pedal as it was played: most of these songs hold chords by it, and some never let it go.
+        track.control_changes = [change for change in part.control_changes if change.number == SUSTAIN]
     if rng.random() < 0.5:
         add_bass(rng, midi, segments, beats)
     if rng.random() < 0.5:
@@ -213,6 +249,7 @@ def add_comping(
     guitar = rng.random() < 0.6
     track = instrument(midi, rng.choice(GUITARS if guitar else PADS))
     busy = rng.random() * guitar
+    hand = guitarist(rng) if guitar else EVEN
     for start, end, chord in segments:
         if chord.index >= N - 1:
             continue
@@ -220,7 +257,7 @@ def add_comping(
         inside = beats[(beats > start + 0.1) & (beats < end - 0.1)]
         onsets = [start, *inside[rng.random(inside.size) < busy], end]
         for a, b in pairwise(onsets):
-            play_chord(rng, track, notes, a, b, rng.uniform(0.0, 0.03))
+            play_chord(rng, track, notes, a, b, rng.uniform(0.0, 0.03), hand)
 
 
 def inversions(index: int) -> list[int]:
@@ -317,13 +354,16 @@ def chart_piece(rng: np.random.Generator, duration: float = CHART_SECONDS) -> Pi
     guitar = rng.random() < 0.65
     track = instrument(midi, rng.choice(GUITARS if guitar else PIANOS + PADS))
     style = rng.choice(["once", "once", "rhythm", "rhythm", "arpeggio"])
-    damped = rng.random() < 0.7  # the old chord stops dead at the change, or rings into it
-    segments = progression(rng, duration, even=rng.random() < EVEN_CHARTS)
-    for start, end, chord in segments:
+    ringing = rng.choice([0.0, 0.25, 1.5], p=[0.65, 0.25, 0.1])  # s at most that the old chord sounds into the new one
+    capo = int(rng.integers(1, HIGHEST_CAPO + 1)) if rng.random() < CAPO else 0
+    hand = guitarist(rng, capo) if guitar else EVEN
+    shapes = progression(rng, duration, even=rng.random() < EVEN_CHARTS)
+    for start, end, chord in shapes:
         if chord != NO_CHORD:
-            notes = guitar_voicing(rng, chord) if guitar else block_voicing(rng, chord)
-            off = end if damped else end + rng.uniform(0.0, 0.25)
-            play_segment(rng, track, notes, start, off, str(style), guitar)
+            voicing = guitar_voicing(rng, chord) if guitar else block_voicing(rng, chord)
+            off = end + rng.uniform(0.0, ringing)
+            play_segment(rng, track, [note + capo for note in voicing], start, end, off, str(style), guitar, hand)
+    segments = [(start, end, moved(chord, capo)) for start, end, chord in shapes]
     beats = np.arange(0.0, duration, rng.uniform(0.35, 0.8))
     if rng.random() < 0.2:
         add_bass(rng, midi, segments, beats)
@@ -333,22 +373,23 @@ def chart_piece(rng: np.random.Generator, duration: float = CHART_SECONDS) -> Pi
 
 
 def play_segment(
-    rng: np.random.Generator, track: pretty_midi.Instrument, notes: list[int], start: float, end: float, style: str,
-    guitar: bool,
+    rng: np.random.Generator, track: pretty_midi.Instrument, notes: list[int], start: float, end: float, off: float,
+    style: str, guitar: bool, hand: Hand,
 ) -> None:  # fmt: skip
-    """One chord of a chart in its style."""
+    """One chord of a chart in its style: attacks before `end`, what sounds then held until `off`."""
     strum = rng.uniform(0.0, 0.04) if guitar else rng.uniform(0.0, 0.008)
     if style == "once":
-        play_chord(rng, track, notes, start, end, strum)
+        play_chord(rng, track, notes, start, off, strum, hand)
     elif style == "rhythm":
         step, now = rng.uniform(0.2, 0.6), start
         while now < end - 0.08:
-            play_chord(rng, track, notes, now, min(now + step, end), strum)
+            last = now + step >= end - 0.08
+            play_chord(rng, track, notes, now, off if last else now + step, strum, hand)
             now += step
     else:
         step, now, i = rng.uniform(0.08, 0.25), start, 0
         while now < end - 0.05:
-            add(track, notes[i % len(notes)], now, end, rng.uniform(60, 110))
+            add(track, notes[i % len(notes)], now, off, rng.uniform(60, 110))
             now, i = now + step, i + 1
 
 

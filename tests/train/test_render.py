@@ -104,6 +104,50 @@ def test_guitar_voicings_lie_on_the_guitar() -> None:
         assert max(notes) <= render.OPEN_STRINGS[-1] + 22
 
 
+def test_a_hand_misses_only_notes_that_sound_in_another_octave() -> None:
+    rng = np.random.default_rng(12)
+    hand = render.Hand(missed=1.0)
+    for chord in CHORDS:
+        track = pretty_midi.Instrument(0)
+        notes = render.guitar_voicing(rng, chord)
+        render.play_chord(rng, track, notes, 0.0, 1.0, 0.0, hand)
+        played = [note.pitch for note in track.notes]
+        assert min(played) == notes[0]
+        assert {pitch % 12 for pitch in played} >= {pitch % 12 for pitch in notes if pitch % 12 != chord.bass}
+        assert len(played) < len(notes) or len({pitch % 12 for pitch in notes}) == len(notes)
+
+
+def test_brushed_strings_are_the_softest() -> None:
+    rng = np.random.default_rng(13)
+    track = pretty_midi.Instrument(0)
+    render.play_chord(rng, track, [50, 57, 62, 66], 0.0, 1.0, 0.02, render.Hand(spread=0.0, brushed=1.0))
+    levels = {note.pitch: note.velocity for note in track.notes}
+    assert set(levels) == {50, 57, 62, 66, *render.OPEN_STRINGS}
+    brushed = [levels[pitch] for pitch in render.OPEN_STRINGS if pitch not in (50, 57, 62, 66)]
+    assert max(brushed) <= 0.5 * levels[57]
+
+
+@pytest.mark.parametrize("seed", range(20))
+def test_a_chord_that_rings_on_is_not_struck_again(seed: int) -> None:
+    for style in ("once", "rhythm", "arpeggio"):
+        track = pretty_midi.Instrument(0)
+        rng = np.random.default_rng(seed)
+        render.play_segment(rng, track, [48, 52, 55], 1.0, 2.0, 3.5, style, True, render.EVEN)
+        assert max(note.start for note in track.notes) < 2.0
+        assert max(note.end for note in track.notes) == 3.5
+
+
+def test_a_chart_with_a_capo_is_labelled_as_it_sounds(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(render, "CAPO", 1.0)
+    monkeypatch.setattr(render, "Hand", lambda *_: render.EVEN)
+    for seed in range(20):
+        piece = render.chart_piece(np.random.default_rng(seed), 10.0)
+        notes = piece.midi.instruments[0].notes
+        for start, end, chord in piece.segments:
+            attacks = {note.pitch % 12 for note in notes if start <= note.start < end}
+            assert attacks <= set(pitch_classes(chord.index))
+
+
 def test_the_sampler_draws_every_quality_root_and_inversion() -> None:
     rng = np.random.default_rng(7)
     drawn = [render.random_chord(rng) for _ in range(3_000)]
@@ -178,6 +222,18 @@ def songs(tmp_path: Path) -> Path:
 
 def features_in(folder: Path, definition: str = "live") -> dict[str, np.ndarray]:
     return {piece.key: piece.track["features"] for piece in store.open_tracks([folder], definition)}
+
+
+def test_a_song_keeps_its_pedal(songs: Path) -> None:
+    midi = pretty_midi.PrettyMIDI(str(songs / "001.mid"))
+    pedal = pretty_midi.ControlChange(64, 127, 1.0)
+    for part in midi.instruments:
+        part.control_changes = [pedal, pretty_midi.ControlChange(7, 100, 0.0)]
+    midi.write(str(songs / "001.mid"))
+    piece = render.pop_piece(songs / "001.mid", np.random.default_rng(1))
+    kept = [[(c.number, c.value) for c in track.control_changes] for track in piece.midi.instruments]
+    assert [(64, 127)] in kept
+    assert all(number == 64 for changes in kept for number, _ in changes)
 
 
 @needs_synthesizer
