@@ -143,12 +143,13 @@ def songs_of(folder: Path) -> list[Song]:
 class System(Protocol):
     """What can be evaluated. `features`: what a streaming system hears; None of one that hears the whole.
 
-    `provenance`: how a student was trained; None of what is no student.
+    `provenance`: how a student was trained, `sizes`: of its layers; None of what is no student.
     """
 
     name: str
     features: Features | None
     provenance: dict[str, object] | None
+    sizes: dict[str, object] | None
 
     def hear(self, song: Song) -> Heard:
         """Posteriors of a recording."""
@@ -159,9 +160,10 @@ class StudentSystem:
 
     def __init__(self, path: Path) -> None:
         from train.model import Student
-        from train.students import load_student
+        from train.students import config_of, load_student
 
         self._model, self._heard, self.provenance = load_student(path)
+        self.sizes = config_of(self._model).model_dump()
         self.name = path.parent.name if path.stem == "student" else path.stem
         # The bidirectional twin of our own network sees frames to come; the papers' see a window.
         streams = isinstance(self._model, Student) and not self._model.config.future
@@ -182,6 +184,7 @@ class TeacherSystem:
 
     features = None
     provenance = None
+    sizes = None
 
     def __init__(self, teacher: Teacher) -> None:
         self._teacher = teacher
@@ -340,6 +343,7 @@ def evaluate(spec: str, folders: Sequence[Path]) -> dict[str, Any]:
     result: dict[str, Any] = {
         "system": system.name,
         "provenance": system.provenance,
+        "sizes": system.sizes,
         "decoding": DECODING,
         "sets": {},
     }

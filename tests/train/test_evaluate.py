@@ -216,6 +216,7 @@ def test_the_command_writes_scores_and_a_picture(tmp_path: Path, capsys: pytest.
     assert {"commit", "machine", "took_s"} <= kept.pop("conditions").keys()
     assert kept == shown
     assert shown["provenance"] == load_student(SHIPPED)[2]
+    assert shown["sizes"]["width"] == 40
     found = shown["sets"]["data"]
     assert found["songs"] == 1
     assert found["offline"]["scores"]["majmin"] > 0.7
