@@ -118,6 +118,8 @@ def _librosa(version: Literal["librosa-0.11", "librosa-0.6.3"], hop: int) -> Fea
 DEFINITIONS: dict[str, Features] = {
     "live": Features(),
     "live-vq": Features.variable_q(longest_ms=168.0),
+    "live-hop256": Features(hop=256),
+    "live-hop1024": Features(hop=1024),
     "librosa-0.11": _librosa("librosa-0.11", 2048),
     "librosa-0.11-hop512": _librosa("librosa-0.11", 512),
     "librosa-0.6.3": _librosa("librosa-0.6.3", 2048),
