@@ -29,6 +29,11 @@ Thresholds are for frames of 23 ms. A longer frame weighs as much more: neighbou
 so what counts is for how long a challenger was ahead and not in how many frames (measured at 93 ms: as many events as
 at 23 ms; unweighted, the presets were later and less accurate).
 
+Music repeats its chords. So a part `repeat` of the prior of each chord is its share of what was shown lately (an
+exponential mean over `memory` s), the rest what the student has learnt; the posterior is weighted with
+their ratio (Saerens et al., Neural Computation 14, 2002), within RECALL. Nothing is known at the beginning of a stream,
+so nothing is weighted there, and nothing is remembered of N.
+
 X (unknown) holds the last chord: a frame whose most likely class is X changes nothing. The decoder owns no clock;
 frames are numbered by whoever calls it.
 """
@@ -71,14 +76,16 @@ class DecoderSettings(BaseModel):
     inversion: float = Field(0.6, gt=0, le=1, description="bass posterior that makes a new chord start inverted")
     settle: float = Field(0.46, ge=0, description="s after a change of family in which quality and bass are open")
     fresh: float = Field(1 / 3, gt=0, le=1, description="part of `refine` and `bass` that is enough until then")
+    repeat: float = Field(0.3, ge=0, lt=1, description="part of a chord's prior that is its share of what was shown")
+    memory: float = Field(120.0, gt=0, description="s over which that share is a mean")
     lead: float = Field(2.0, ge=1, description="posterior of a new family over that of the next challenger")
     step_limit: float = Field(5.0, gt=0, description="most evidence that one frame may add or take away")
 
 
 PRESETS: dict[str, DecoderSettings] = {
     "fast": DecoderSettings(change=1.5, start=6.0, refine=16.0, bass=24.0, lead=1.5),
-    "balanced": DecoderSettings(change=3.0, start=10.0, refine=32.0, bass=40.0),
-    "steady": DecoderSettings(change=8.0, start=16.0, refine=40.0, bass=60.0),
+    "balanced": DecoderSettings(change=6.0, start=16.0, refine=40.0, bass=40.0),
+    "steady": DecoderSettings(change=10.0, start=24.0, refine=48.0, bass=80.0),
 }
 
 # Family of each class: root * 3 + (0 minor third, 1 major third, 2 suspended); N has its own, X none.
@@ -95,6 +102,7 @@ for _index in range(X):
     _CHORD_TONES[_index, list(pitch_classes(_index))] = 1.0
 _SILENT = int(FAMILY[N])
 _FLOOR = np.float32(1e-6)
+RECALL = (np.float32(0.5), np.float32(4.0))  # least and most weight that memory gives a chord
 TUNED_HOP = 512 / 22_050  # s; of the frames that thresholds are for
 
 
@@ -148,6 +156,11 @@ class Decoder:
         self._families, self._classes, self._basses = (
             _Evidence(size, settings.step_limit, hop / TUNED_HOP) for size in (N_FAMILIES, N_CLASSES, N_BASS)
         )
+        self._forget = np.float32(1 - hop / settings.memory)
+        self._shown = np.full(X, 1 / X, np.float32)  # each chord's share of what was shown; sums to 1
+        self._weights = np.ones(N_CLASSES, np.float32)  # of posteriors
+        self._chord_weights = self._weights[:X]
+        self._weighted = np.zeros(N_CLASSES, np.float32)
         self._family = np.zeros(N_FAMILIES, np.float32)
         self._family_log = np.zeros(N_FAMILIES, np.float32)
         self._class_log = np.zeros(N_CLASSES, np.float32)
@@ -161,13 +174,17 @@ class Decoder:
         """Begin a new stream, in which nothing sounds yet."""
         for evidence in (self._families, self._classes, self._basses):
             evidence.reset()
+        self._shown[:] = 1 / X
+        self._weights[:] = 1.0
         self.current = NO_CHORD
         self._free = self._settled = 0
 
     def push(self, frame: int, classes: Float32, bass: Float32) -> Decision | None:
         """Posteriors of frame number `frame`: `classes` (170,), `bass` (13,). Frames must come in order."""
-        best = int(classes.argmax())
-        if best == X:
+        self._remember()
+        np.multiply(classes, self._weights, out=self._weighted)
+        classes = np.divide(self._weighted, self._weighted.sum(), out=self._weighted)
+        if int(classes.argmax()) == X:
             return None
         np.maximum(classes, _FLOOR, out=self._class_log)
         np.log(self._class_log, out=self._class_log)
@@ -202,6 +219,18 @@ class Decoder:
                 return None
             return self._change(frame, winner, classes)
         return self._refine(frame, family, classes) or self._move_bass(frame, classes)
+
+    def _remember(self) -> None:
+        """Add a frame of the present chord to what was shown, and weigh the posteriors accordingly."""
+        index = self.current.index
+        if index >= X or not self.settings.repeat:
+            return
+        self._shown *= self._forget
+        self._shown[index] += 1 - self._forget
+        weights = self._chord_weights
+        np.multiply(self._shown, np.float32(X * self.settings.repeat), out=weights)
+        weights += np.float32(1 - self.settings.repeat)
+        np.clip(weights, *RECALL, out=weights)
 
     def _rows(self, onset: int, frame: int) -> NDArray[np.int64]:
         """Rows of the recent posteriors from `onset` to `frame`, as far back as they reach."""

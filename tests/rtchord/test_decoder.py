@@ -10,7 +10,7 @@ from rtchord.chords import N_BASS, N_CLASSES, NO_BASS, NO_CHORD, N, X, class_ind
 from rtchord.decoder import PRESETS, TUNED_HOP, Decoder, DecoderSettings, smooth
 
 SETTINGS = DecoderSettings(change=6.0, start=6.0, refine=8.0, bass=8.0)
-C, C7, AM = class_index(0, "maj"), class_index(0, "7"), class_index(9, "min")
+C, C7, F, AM = class_index(0, "maj"), class_index(0, "7"), class_index(5, "maj"), class_index(9, "min")
 
 
 def classes(*pairs: tuple[int, float]) -> np.ndarray:
@@ -103,6 +103,39 @@ def test_two_challengers_abreast_are_waited_for() -> None:
     assert decision.chord.label == "C:maj"
     assert decision.frame == 25
     assert decision.onset == 5
+
+
+DOUBT = (classes((AM, 0.7), (C, 0.1)), bass())
+
+
+def change_after(*before: int, settings: DecoderSettings = SETTINGS) -> int:
+    """Frames that A:min needs against doubt, after two seconds of each of `before` and then C."""
+    played = [(single(index), bass()) for index in (*before, C) for _ in range(86)]
+    return next(d.frame for d in run([*played, *[DOUBT] * 60], settings) if d.frame >= len(played)) - len(played)
+
+
+def test_a_chord_that_comes_again_is_named_sooner_than_a_new_one() -> None:
+    assert change_after(AM, C, AM, C, AM) < change_after(F, C, F, C, F)
+
+
+def test_without_repeat_nothing_is_remembered() -> None:
+    plain = SETTINGS.model_copy(update={"repeat": 0.0})
+    assert change_after(AM, C, AM, C, AM, settings=plain) == change_after(F, C, F, C, F, settings=plain)
+
+
+def test_nothing_is_known_at_the_beginning() -> None:
+    start = [(classes((N, 0.95)), bass())] * 20 + [(classes((AM, 0.6), (N, 0.2)), bass())] * 20
+    assert run(start)[0].frame == run(start, SETTINGS.model_copy(update={"repeat": 0.0}))[0].frame
+
+
+def test_a_reset_forgets_what_was_shown() -> None:
+    decoder = Decoder(SETTINGS)
+    for _ in range(2):
+        decoder.reset()
+        frames = [(single(index), bass()) for index in (AM, C, AM, C) for _ in range(86)] + [DOUBT] * 60
+        decisions = [decoder.push(i, *frame) for i, frame in enumerate(frames)]
+        found = [(i, d.chord, d.confidence) for i, d in enumerate(decisions) if d]
+        assert found == [(d.frame, d.chord, d.confidence) for d in run(frames)]
 
 
 def test_quality_is_refined_later() -> None:
