@@ -124,7 +124,7 @@ def block_voicing(rng: np.random.Generator, chord: Chord) -> list[int]:
     """Bass below, the chord tones in close or open position above it; at times all in one hand."""
     if rng.random() < ONE_HAND:
         bass = 43 + (chord.bass - 43) % 12 + 12 * int(rng.integers(3))
-        return sorted(bass + (pc - bass) % 12 for pc in pitch_classes(chord.index))
+        return sorted(bass + (pc - bass) % 12 for pc in {chord.bass, *pitch_classes(chord.index)})
     bass = 36 + (chord.bass - 36) % 12 + 12 * int(rng.random() < 0.4)
     low = max(int(rng.integers(52, 66)), bass + 1)
     upper = sorted(low + (pc - low) % 12 for pc in pitch_classes(chord.index))
@@ -358,11 +358,12 @@ def chart_piece(rng: np.random.Generator, duration: float = CHART_SECONDS) -> Pi
     capo = int(rng.integers(1, HIGHEST_CAPO + 1)) if rng.random() < CAPO else 0
     hand = guitarist(rng, capo) if guitar else EVEN
     shapes = progression(rng, duration, even=rng.random() < EVEN_CHARTS)
-    for start, end, chord in shapes:
+    for (start, end, chord), (_, latest, follows) in pairwise([*shapes, (0.0, 0.0, NO_CHORD)]):
         if chord != NO_CHORD:
             voicing = guitar_voicing(rng, chord) if guitar else block_voicing(rng, chord)
-            off = end + rng.uniform(0.0, ringing)
+            off = end if follows == NO_CHORD else min(end + rng.uniform(0.0, ringing), latest)
             play_segment(rng, track, [note + capo for note in voicing], start, end, off, str(style), guitar, hand)
+    end_where_struck_again(track)
     segments = [(start, end, moved(chord, capo)) for start, end, chord in shapes]
     beats = np.arange(0.0, duration, rng.uniform(0.35, 0.8))
     if rng.random() < 0.2:
@@ -370,6 +371,16 @@ def chart_piece(rng: np.random.Generator, duration: float = CHART_SECONDS) -> Pi
     if rng.random() < 0.2:
         add_drums(rng, midi, beats)
     return Piece(midi, segments, segments[-1][1] + 0.5, plucked=guitar and rng.random() < 0.4)
+
+
+def end_where_struck_again(track: pretty_midi.Instrument) -> None:
+    """End each note at the latest where its key is struck again: its end would silence the new one as well."""
+    last: dict[int, pretty_midi.Note] = {}
+    for note in sorted(track.notes, key=lambda note: note.start):
+        before = last.get(note.pitch)
+        if before is not None and before.start < note.start < before.end:
+            before.end = note.start
+        last[note.pitch] = note
 
 
 def play_segment(

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import shutil
 from collections import Counter
+from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
@@ -21,6 +22,7 @@ from train.labels import Segment, parse, read_lab
 FEATURES = Features()
 EVEN_WITHIN = 1.3  # factor by which a quality's or root's share of the even charts' time may miss the mean
 CHORDS = [Chord(index, bass) for index in range(X) for bass in pitch_classes(index)]
+SLASH = [Chord(index, (index + 1) % 12) for index in range(X)]  # most of their basses are no chord tones
 CLEAN = EFFECTS.model_copy(update={"tuned_near": 0.0, "tuned_far": 0.0, "talk": 0.0, "room": 0.0, "codec": 0.0})
 EVERYTHING = EFFECTS.model_copy(
     update={"tuned_near": 0.0, "tuned_far": 1.0, "room": 1.0, "codec": 1.0, "talk": 0.0, "noise_below": (40, 70)}
@@ -89,9 +91,9 @@ def test_the_chords_of_a_chart_follow_one_another_without_gaps(seed: int) -> Non
 def test_a_voicing_holds_exactly_the_tones_and_the_bass_at_the_bottom(voicing: object) -> None:
     assert callable(voicing)
     rng = np.random.default_rng(5)
-    for chord in CHORDS:
+    for chord in [*CHORDS, *SLASH]:
         notes = voicing(rng, chord)
-        assert {note % 12 for note in notes} == set(pitch_classes(chord.index))
+        assert {note % 12 for note in notes} == {chord.bass, *pitch_classes(chord.index)}
         assert min(notes) % 12 == chord.bass
 
 
@@ -135,6 +137,20 @@ def test_a_chord_that_rings_on_is_not_struck_again(seed: int) -> None:
         render.play_segment(rng, track, [48, 52, 55], 1.0, 2.0, 3.5, style, True, render.EVEN)
         assert max(note.start for note in track.notes) < 2.0
         assert max(note.end for note in track.notes) == 3.5
+
+
+@pytest.mark.parametrize("seed", range(30))
+def test_a_chord_rings_into_the_next_one_only_and_ends_none_of_its_notes(seed: int) -> None:
+    piece = render.chart_piece(np.random.default_rng(seed), 20.0)
+    notes = sorted(piece.midi.instruments[0].notes, key=lambda note: note.start)
+    ends = [end for _, end, _ in piece.segments]
+    for note in notes:
+        here = next(i for i, end in enumerate(ends) if note.start < end)
+        silence = here + 1 == len(ends) or piece.segments[here + 1][2] == NO_CHORD
+        assert note.end <= max(note.start + 0.05, ends[here] if silence else ends[here + 1]) + 1e-6
+    for pitch in {note.pitch for note in notes}:
+        same = [note for note in notes if note.pitch == pitch]
+        assert all(a.end <= b.start or a.start == b.start for a, b in pairwise(same))
 
 
 def test_a_chart_with_a_capo_is_labelled_as_it_sounds(monkeypatch: pytest.MonkeyPatch) -> None:
