@@ -370,11 +370,11 @@ def search() -> str:
 
 
 def _fit(measured: dict[str, Any]) -> dict[str, Any]:
-    """Settings of a student's last training, flat; without those that change nothing in it."""
+    """Sizes of a student and settings of its last training, flat; without those that change nothing in it."""
     provenance = measured["provenance"]
     if "blend" in provenance:
         return {"blend": provenance["blend"]}
-    fit = dict(provenance["fit"])
+    fit = measured["sizes"] | provenance["fit"]
     fit |= fit.pop("augmentation", {})
     return {key: value for key, value in fit.items() if key not in ("save_every", "patience", "validation_crops")}
 

@@ -46,9 +46,9 @@ class Measured(NamedTuple):
 
 
 LATENCIES: dict[Latency, Measured] = {
-    "fast": Measured(90, 107, 2.02, 2.05),
-    "balanced": Measured(103, 123, 1.59, 1.64),
-    "steady": Measured(127, 153, 1.34, 1.37),
+    "fast": Measured(83, 102, 2.01, 1.79),
+    "balanced": Measured(109, 134, 1.40, 1.30),
+    "steady": Measured(130, 157, 1.26, 1.18),
 }
 _LATENCIES_TOLD = "; ".join(
     f"{name} {row.strums_ms} to {row.songs_ms} ms, {row.strums_names} to {row.songs_names} names a change"

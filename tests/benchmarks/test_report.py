@@ -134,15 +134,16 @@ def test_every_result_that_is_measured_here_says_what_code_it_measures() -> None
 def test_a_search_says_in_what_each_run_differs_from_the_first(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setattr(report, "RESULTS", tmp_path)
     scores = {"mean7": 0.5, "class_mean": None, "lat_med": 0.2, "events_per_change": 1.5}
-    for name, provenance in (
-        ("base", {"fit": {"early": 1.0, "seed": 0, "save_every": 500, "augmentation": {"detune": 0.0}}}),
-        ("b", {"blend": 0.8}),
-        ("a", {"fit": {"early": 3.0, "seed": 0, "save_every": 100, "augmentation": {"detune": 40.0}}}),
+    for name, width, provenance in (
+        ("base", 40, {"fit": {"early": 1.0, "seed": 0, "save_every": 500, "augmentation": {"detune": 0.0}}}),
+        ("b", 40, {"blend": 0.8}),
+        ("a", 48, {"fit": {"early": 3.0, "seed": 0, "save_every": 100, "augmentation": {"detune": 40.0}}}),
     ):
-        result = {"provenance": provenance, "sets": {"pop": {"online": {"scores": scores}}}}
+        result = {"provenance": provenance, "sizes": {"width": width}, "sets": {"pop": {"online": {"scores": scores}}}}
         (tmp_path / f"search-{name}.json").write_text(json.dumps(result))
     rows = [line.split(" | ")[:3] for line in report.search().splitlines()[2:]]
-    assert rows == [["| base", "-", "0.500"], ["| a", "early 3.0, detune 40.0", "0.500"], ["| b", "blend 0.8", "0.500"]]
+    changed = "width 48, early 3.0, detune 40.0"
+    assert rows == [["| base", "-", "0.500"], ["| a", changed, "0.500"], ["| b", "blend 0.8", "0.500"]]
 
 
 def test_what_a_quality_is_taken_for_is_told_largest_first(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
