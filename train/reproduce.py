@@ -426,10 +426,9 @@ def make_data(folder: Path, seed: int = 5) -> None:
     import itertools
 
     from rtchord.outputs.text import lab_lines
-    from train import strings
     from train.audio import write
     from train.catalogue import split_of
-    from train.render import chart_piece
+    from train.render import chart_piece, pluck
 
     # What is catalogued is split by its name.
     names = (name for name in (f"chart {i}" for i in itertools.count()) if split_of(name, None) == "train")
@@ -440,9 +439,7 @@ def make_data(folder: Path, seed: int = 5) -> None:
             name = next(names)
             rng = np.random.default_rng([seed, *name.encode()])
             piece = chart_piece(rng, PIECE_SECONDS)
-            tracks = [track for track in piece.midi.instruments if not track.is_drum]
-            notes = [(n.pitch, n.start, n.end, n.velocity / 127) for track in tracks for n in track.notes]
-            audio = strings.play(notes, piece.duration, rng, RATE)
+            audio = pluck(piece, rng, RATE, cents=0.0)
             path = temporary / kind / f"{name}.wav"
             write(path, 0.5 * audio / np.abs(audio).max(), RATE)
             if kind != "unlabelled":
