@@ -40,10 +40,13 @@ class Gate:
     be above `gate` dBFS and, up to STEADY_DB more than that, also MARGIN_DB above the hum that is known of that bin:
     the least of its mean level in the last stretch of STEADY_SECONDS over which that changed by less than MARGIN_DB.
     Hum keeps its level for so long; what is played is struck, decays and moves on. When the level falls below the
-    hum, that was none, or it is over. Hiss needs no gate: the model knows it.
+    hum, that was none, or it is over. Hiss needs no gate: the model knows it. Of a frame's sets of bins the first is
+    heard, whose narrow bins hold the least noise.
     """
 
     def __init__(self, features: Features, gate: float) -> None:
+        features = features.sets[0]
+        self._bins = features.bins
         full_scale = np.log(np.sqrt(features.lengths) / 2)  # log magnitude of a sinusoid of 0 dBFS
         self._least, self._most = (
             np.log(np.exp(full_scale + level * _NATS_PER_DB) + features.log_offset).astype(np.float32)
@@ -66,6 +69,7 @@ class Gate:
 
     def silent(self, frame: Float32) -> bool:
         """Whether nobody plays in this frame (bins,); to be given every frame of the stream, in order."""
+        frame = frame[: self._bins]
         self._frames += 1
         limit = self._limit
         if self._frames <= self._filled:  # the windows still hold what was before the stream

@@ -1,7 +1,8 @@
 """Augmentation of log constant-Q crops: what a student must not mind. Pure functions of tensors and a generator.
 
 Pitch moves along the constant-Q axis, by whole semitones (with the targets) or by cents (without them); level, tilt,
-noise and the sound of other clips are applied to magnitudes.
+noise and the sound of other clips are applied to magnitudes. Where a frame has several sets of bins (`Features.sets`),
+the same is done to each.
 """
 
 from __future__ import annotations
@@ -16,7 +17,8 @@ from rtchord.chords import N_QUALITIES, NO_BASS, X
 from rtchord.cqt import Features
 
 SHIFTS = (-5, 6)  # semitones, the range of the BTC and 2E1D papers
-LEVEL, TILT, EQUALISER = (-18, 12), (-3, 3), (-6, 6)  # dB; dB per octave; dB at each octave
+LEVEL, TILT = (-18, 12), (-3, 3)  # dB; dB per octave
+EQUALISER, RESONANCES = (-6, 6), (-6, 6)  # dB at each octave; at each quarter of one, as the body of a guitar has them
 NOISE, NOISE_TILT = (-75, -20), (-4, 2)  # dB; dB per octave
 SNIPPETS, SNIPPET_SECONDS = (1, 2), (0.5, 1.0)  # of the mixture, as MERT's (Li et al., ICLR 2024)
 MASK_SECONDS, MASK_OCTAVES = 0.5, 0.5  # the longest and the widest mask
@@ -38,6 +40,11 @@ def magnitude(x: Tensor, features: Features) -> Tensor:
     return (x.exp() - features.log_offset).clamp(min=0)
 
 
+def apart(x: Tensor, features: Features) -> Tensor:
+    """(.., bins) -> (.., sets, bins of a set), a view."""
+    return x.unflatten(-1, (len(features.sets), -1))
+
+
 def transpose(classes: Tensor, bass: Tensor, semitones: int) -> tuple[Tensor, Tensor]:
     """Distributions (frames, 170) and (frames, 13) moved by `semitones`; what has no root stays."""
     classes = torch.cat((classes[:, :X].roll(semitones * N_QUALITIES, 1), classes[:, X:]), 1)
@@ -47,12 +54,12 @@ def transpose(classes: Tensor, bass: Tensor, semitones: int) -> tuple[Tensor, Te
 def shift(x: Tensor, classes: Tensor, bass: Tensor, semitones: int, features: Features) -> tuple[Tensor, ...]:
     """One crop moved by `semitones` along the constant-Q axis; bins that come in from outside hold silence."""
     bins = semitones * features.bins_per_octave // 12
-    silence = float(np.log(features.log_offset))
-    moved = torch.full_like(x, silence)
+    moved = torch.full_like(x, float(np.log(features.log_offset)))
+    into, out = apart(moved, features), apart(x, features)
     if bins >= 0:
-        moved[:, bins:] = x[:, : x.shape[1] - bins]
+        into[..., bins:] = out[..., : out.shape[-1] - bins]
     else:
-        moved[:, :bins] = x[:, -bins:]
+        into[..., :bins] = out[..., -bins:]
     return moved, *transpose(classes, bass, semitones)
 
 
@@ -61,12 +68,13 @@ def detune(x: Tensor, cents: Tensor, features: Features) -> Tensor:
 
     Beyond the first and the last bin those repeat.
     """
+    x = apart(x, features)
     bins = x.shape[-1]
     moved = cents[:, None] * (features.bins_per_octave / 1200)
-    position = (torch.arange(bins) - moved).clamp(0, bins - 1)[:, None, :].expand(x.shape)
+    position = (torch.arange(bins) - moved).clamp(0, bins - 1)[:, None, None, :].expand(x.shape)
     below = position.floor().long()
     share = position - below
-    return x.gather(2, below) * (1 - share) + x.gather(2, (below + 1).clamp(max=bins - 1)) * share
+    return (x.gather(3, below) * (1 - share) + x.gather(3, (below + 1).clamp(max=bins - 1)) * share).flatten(2)
 
 
 def mix(x: Tensor, rng: np.random.Generator, probability: float, features: Features) -> Tensor:
@@ -90,8 +98,10 @@ def mix(x: Tensor, rng: np.random.Generator, probability: float, features: Featu
 
 def mask(x: Tensor, rng: np.random.Generator, times: int, bands: int, features: Features) -> Tensor:
     """Spans of time and bands of bins that hold the clip's mean (SpecAugment, Park et al., Interspeech 2019)."""
-    batch, frames, bins = x.shape
+    batch, frames, _ = x.shape
     masked = x.clone()
+    clips = apart(masked, features)
+    bins = clips.shape[-1]
     longest = {
         1: min(frames, round(MASK_SECONDS * features.frame_rate)),
         2: round(MASK_OCTAVES * bins / features.octaves),
@@ -101,25 +111,30 @@ def mask(x: Tensor, rng: np.random.Generator, times: int, bands: int, features: 
         for axis, size in [(1, frames)] * times + [(2, bins)] * bands:
             width = int(rng.integers(0, longest[axis] + 1))
             start = int(rng.integers(0, size - width + 1))
-            masked[i].narrow(axis - 1, start, width).fill_(mean)
+            clips[i].narrow(0 if axis == 1 else 2, start, width).fill_(mean)
     return masked
 
 
 def disturb(x: Tensor, rng: np.random.Generator, features: Features) -> Tensor:
-    """Level, spectral tilt, an equaliser with a band at each octave, and noise, applied to magnitudes:
+    """Level, spectral tilt, an equaliser with wide and narrow bands, and noise, applied to magnitudes:
     C' = sqrt((g C)^2 + n^2), n Rayleigh-distributed."""
-    batch, frames, bins = x.shape
-    octave = torch.linspace(0, features.octaves, bins)
+    batch, sets = len(x), len(features.sets)
+    bins = x.shape[-1] // sets
+    octave = torch.linspace(0, features.octaves, bins).repeat(sets)
     draw = torch.Generator().manual_seed(int(rng.integers(2**31)))
 
     def uniform(low: float, high: float) -> Tensor:
         return torch.from_numpy(rng.uniform(low, high, (batch, 1, 1)).astype(np.float32))
 
-    bands = torch.from_numpy(rng.uniform(*EQUALISER, (batch, 1, features.octaves + 1)).astype(np.float32))
-    equaliser = functional.interpolate(bands, bins, mode="linear", align_corners=True)
+    def bands(low: float, high: float, of_octave: int) -> Tensor:
+        drawn = rng.uniform(low, high, (batch, 1, of_octave * features.octaves + 1)).astype(np.float32)
+        curve = functional.interpolate(torch.from_numpy(drawn), bins, mode="linear", align_corners=True)
+        return curve.repeat(1, 1, sets)
+
+    equaliser = bands(*EQUALISER, 1) + bands(*RESONANCES, 4)
     gain = uniform(*LEVEL) + uniform(*TILT) * (octave - features.octaves / 2) + equaliser  # dB
     noise = uniform(*NOISE) + uniform(*NOISE_TILT) * octave  # dB
-    noise_level = 10 ** (noise / 20) * torch.sqrt(-torch.log(torch.rand(batch, frames, bins, generator=draw) + 1e-9))
+    noise_level = 10 ** (noise / 20) * torch.sqrt(-torch.log(torch.rand(x.shape, generator=draw) + 1e-9))
     return torch.log(torch.hypot(magnitude(x, features) * 10 ** (gain / 20), noise_level) + features.log_offset)
 
 

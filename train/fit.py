@@ -38,9 +38,20 @@ from train.augment import Augmentation
 from train.data import Batch, Tracks, merge, quality_groups
 from train.files import agree, lock, replaced, writing
 from train.losses import class_weights, cross_entropy, distill, focal, mean_over, piece_means, selective_weight
-from train.model import ModelConfig
+from train.model import ModelConfig, Student
 from train.parallel import Ranks, made_ahead, processes
-from train.students import KINDS, AnyStudent, config_of, kind_of, load_student, load_tensors, save_student, tensors_of
+from train.students import (
+    KINDS,
+    AnyStudent,
+    config_of,
+    fresh,
+    kind_of,
+    load_student,
+    load_tensors,
+    save_student,
+    tensors_of,
+    widened,
+)
 
 BATCHES_AHEAD = 4  # made by threads while a GPU computes
 DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
@@ -383,7 +394,7 @@ def _student(
 ) -> tuple[AnyStudent, dict[str, object] | None]:
     """The network to train, and the provenance of the one it starts from."""
     if initial is None:
-        student = KINDS[config.student].build(sizes)
+        student = fresh(config.student, sizes, tracks.features)
         sample = tracks.sample(20_000)
         student.mean.copy_(sample.mean())
         student.std.copy_(sample.std().clamp(min=1e-6))
@@ -391,9 +402,11 @@ def _student(
     student, features, before = load_student(initial)
     if kind_of(student) != config.student:
         raise UserError(f"{str(initial)!r} is a student {kind_of(student)!r}, not {config.student!r}; see --student")
-    if features != tracks.features:
+    if isinstance(student, Student) and features == tracks.features.sets[0] != tracks.features:
+        student = widened(student, tracks.features)
+    elif features != tracks.features:
         raise UserError(f"{str(initial)!r} was trained on another feature definition than {config.definition!r}")
-    if sizes and sizes != config_of(student):
+    if sizes and sizes != config_of(student).model_copy(update={"sets": sizes.sets}):
         raise UserError(f"{str(initial)!r} has other sizes than the ones given; leave those out to keep its own")
     return student, before
 

@@ -41,7 +41,8 @@ class ModelConfig(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    bins: int = Field(144, gt=0, description="of a frame, the lowest a C; a multiple of an octave's")
+    bins: int = Field(144, gt=0, description="of each set in a frame, the lowest a C; a multiple of an octave's")
+    sets: int = Field(1, gt=0, description="of bins, side by side in a frame")
     bins_per_semitone: int = Field(2, gt=0)
     channels: int = Field(16, gt=0, description="of the harmonic layer, at each semitone")
     registers: int = Field(8, gt=1, description="overlapping parts of the range into which octaves are folded")
@@ -141,29 +142,31 @@ class Norm(nn.Module):
 
 
 class Harmonic(Assembled):
-    """(batch, frames, bins) -> (batch, frames, semitones x channels), not below 0: what sounds at each semitone.
+    """(batch, frames, sets x bins) -> (batch, frames, semitones x channels), not below 0: what sounds at each.
 
-    `kernel` (2 x bins + 1, channels): the weight of a bin by its distance from the semitone's own, from -bins on.
+    `kernel` (sets x (2 x bins + 1), channels): of each set the weight of a bin by its distance from the semitone's own,
+    from -bins on.
     """
 
     def __init__(self, config: ModelConfig) -> None:
         super().__init__()
         self.semitones = config.bins // config.bins_per_semitone
         distance = torch.arange(config.bins) - config.bins_per_semitone * torch.arange(self.semitones)[:, None]
-        self.register_buffer("row", distance + config.bins, persistent=False)  # (semitones, bins)
-        kernel = 0.02 * torch.randn(2 * config.bins + 1, config.channels)
+        rows = 2 * config.bins + 1
+        kernel = 0.02 * torch.randn(config.sets, rows, config.channels) / math.sqrt(config.sets)
         for number, partial in enumerate(PARTIALS):
             above = round(PITCHES * config.bins_per_semitone * math.log2(partial))
             for beside, share in ((-1, 0.5), (0, 1.0), (1, 0.5)):
-                if 0 <= config.bins + above + beside <= 2 * config.bins:
-                    kernel[config.bins + above + beside] += (
-                        torch.randn(config.channels) * 0.25 * share / (1 + 0.3 * number)
-                    )
-        self.kernel = nn.Parameter(kernel)
+                if 0 <= config.bins + above + beside < rows:
+                    drawn = torch.randn(config.sets, config.channels) * 0.25 * share / (1 + 0.3 * number)
+                    kernel[:, config.bins + above + beside] += drawn / math.sqrt(config.sets)
+        self.kernel = nn.Parameter(kernel.flatten(0, 1))
+        of_set = rows * torch.arange(config.sets)[None, :, None] + config.bins + distance[:, None]
+        self.register_buffer("row", of_set.flatten(1), persistent=False)  # (semitones, sets x bins)
         self.bias = nn.Parameter(torch.zeros(config.channels))
 
     def assemble(self) -> Tensor:
-        """(semitones x channels, bins)"""
+        """(semitones x channels, sets x bins)"""
         return functional.embedding(self.row, self.kernel).transpose(1, 2).flatten(0, 1)
 
     def forward(self, x: Tensor) -> Tensor:
@@ -345,11 +348,11 @@ class Student(nn.Module):
         return Cache(like.new_zeros(shape), like.new_zeros(shape), like.new_zeros(batch, dtype=torch.int64))
 
     def forward(self, frames: Tensor) -> tuple[Tensor, Tensor]:
-        """frames (batch, time, bins) -> logits (batch, time, 170), (batch, time, 13)."""
+        """frames (batch, time, sets x bins) -> logits (batch, time, 170), (batch, time, 13)."""
         return self.heads(self.encode(frames))
 
     def encode(self, frames: Tensor) -> Tensor:
-        """frames (batch, time, bins) -> what the heads read (batch, time, width)."""
+        """frames (batch, time, sets x bins) -> what the heads read (batch, time, width)."""
 
         def attend(block: nn.ModuleDict, y: Tensor, source: Tensor | None) -> Tensor:
             x = block["norm"](y)
@@ -372,7 +375,7 @@ class Student(nn.Module):
         return self
 
     def step(self, frame: Tensor, cache: Cache) -> tuple[Tensor, Tensor, Cache]:
-        """frame (batch, bins) -> logits (batch, 170), (batch, 13) and the advanced cache; UserError with a future."""
+        """frame (batch, sets x bins) -> logits (batch, 170), (batch, 13), cache moved on; UserError with a future."""
         self._causal_only()
         rows = torch.arange(self.config.context, device=cache.filled.device)
         missing = rows < self.config.context - 1 - cache.filled[:, None]

@@ -36,7 +36,7 @@ from train.frames import Frames
 from train.model import ModelConfig
 from train.parallel import Ranks, made_ahead, processes
 from train.rvq import Quantiser, load_quantiser
-from train.students import KINDS, AnyStudent, config_of, load_tensors, save_student, tensors_of
+from train.students import KINDS, AnyStudent, config_of, fresh, load_tensors, save_student, tensors_of
 
 
 class PretrainConfig(BaseModel):
@@ -135,7 +135,7 @@ def _pretrain(
     quantiser, definition = load_quantiser(codebooks)
     frames = Frames(folders, definition, (ranks.rank, ranks.world))
     torch.manual_seed(config.seed)
-    student = KINDS[config.student].build(model_config)
+    student = fresh(config.student, model_config, frames.features)
     mean, std = frames.scale(np.random.default_rng(config.seed))
     student.mean.copy_(mean)
     student.std.copy_(std)

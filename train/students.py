@@ -66,6 +66,22 @@ KINDS: dict[str, Kind] = {
 }
 
 
+def fresh(kind: str, sizes: ModelConfig | None, features: Features) -> AnyStudent:
+    """A network of a kind with fresh weights, for frames of `features`; `sizes` as for `Kind.build`."""
+    if len(features.sets) > 1:
+        sizes = (sizes or ModelConfig()).model_copy(update={"sets": len(features.sets)})
+    return KINDS[kind].build(sizes)
+
+
+def widened(model: Student, features: Features) -> Student:
+    """The same student for `features`, whose first set of bins is all it knows: it does not heed the others yet."""
+    wider = Student(model.config.model_copy(update={"sets": len(features.sets)}))
+    kernel = torch.zeros_like(wider.harmonic.kernel.data)
+    kernel[: len(model.harmonic.kernel)] = model.harmonic.kernel.data
+    load_tensors(wider, {**tensors_of(model), "harmonic.kernel": kernel})
+    return wider
+
+
 def kind_of(model: AnyStudent) -> str:
     """The key of KINDS of a network."""
     return next(name for name, kind in KINDS.items() if isinstance(model, kind.network))

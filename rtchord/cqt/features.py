@@ -10,7 +10,9 @@ computed at ``sample_rate / 2 ** (o + 1)``, reached by a chain of half-band deci
     feature[k] = log(C[k] + log_offset)
 
 with w_k a Hann window of length L_k and Q = (r^2 + 1) / (r^2 - 1), r = 2 ** (1 / 24): librosa 0.11's Q and scale.
-``gamma`` (Hz) widens every bin by as much: 0 is constant-Q, more makes the low windows shorter (variable-Q).
+``gamma`` (Hz) widens every bin by as much: 0 is constant-Q, more makes the low windows shorter (variable-Q). With a
+``companion`` a frame holds two sets of bins side by side: these, which tell neighbouring low notes apart, then the same
+with that gamma, which hear sooner that something changed.
 
 Centred (``alignment="centred"``): frame t is centred on sample t * hop and equals librosa's cqt, of the version that
 ``definition`` names, with its sparsified basis, its scale and its edges (zeros, or reflection for 0.6.3). Frames that
@@ -19,11 +21,11 @@ lack some of their future are computed as if the stream ended now.
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import BaseModel, ConfigDict, Field, SerializerFunctionWrapHandler, model_serializer, model_validator
 
 HANN_BANDWIDTH = 1.50018310546875  # equivalent noise bandwidth in bins, as librosa tabulates it
 
@@ -47,6 +49,7 @@ class Features(BaseModel):
     )
     gamma: float = Field(0.0, ge=0, le=1000, description="Hz added to every bin's bandwidth; 0 is constant-Q")
     decimator: Literal["linear", "minimum"] = Field("linear", description="phase of the half-band filters")
+    companion: float = Field(0.0, ge=0, le=1000, description="gamma of a second set of bins in a frame; 0 is none")
 
     @model_validator(mode="after")
     def _consistent(self) -> Features:
@@ -57,8 +60,8 @@ class Features(BaseModel):
         if (self.alignment == "centred") != (self.definition != "rtchord"):
             raise ValueError(f"alignment={self.alignment!r} does not go with definition={self.definition!r}")
         if self.alignment == "centred":
-            if self.gamma or self.decimator != "linear":
-                raise ValueError("gamma and decimator are choices of right-aligned features only")
+            if self.gamma or self.companion or self.decimator != "linear":
+                raise ValueError("gamma, companion and decimator are choices of right-aligned features only")
             # librosa halves the rate before the first octave once, and only then has our chain of rates.
             cutoff = self.frequencies[-1] * (1 + 0.5 * HANN_BANDWIDTH / self.q)
             if not self.sample_rate / 16 < cutoff <= self.sample_rate / 8:
@@ -68,18 +71,43 @@ class Features(BaseModel):
                 )
         return self
 
+    @model_serializer(mode="wrap")
+    def _written(self, write: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        """Without a companion there is no word of one: engines sealed before there was such a thing stay valid."""
+        fields: dict[str, Any] = write(self)
+        if not self.companion:
+            del fields["companion"]
+        return fields
+
     @classmethod
     def variable_q(cls, longest_ms: float, hop: int = 512) -> Features:
         """Right-aligned variable-Q features whose longest window lasts `longest_ms`, with decimators of least delay."""
-        constant = cls(hop=hop)
-        gamma = 1000 / longest_ms - constant.fmin / constant.q
+        return cls(hop=hop, gamma=cls(hop=hop)._gamma_for(longest_ms), decimator="minimum")
+
+    @classmethod
+    def accompanied(cls, longest_ms: float, hop: int = 512) -> Features:
+        """Constant-Q bins, and beside them the variable-Q bins of `variable_q`."""
+        return cls(hop=hop, companion=cls(hop=hop)._gamma_for(longest_ms))
+
+    def _gamma_for(self, longest_ms: float) -> float:
+        """Hz by which to widen these constant-Q bins so that the longest window lasts `longest_ms`."""
+        gamma = 1000 / longest_ms - self.fmin / self.q
         if gamma < 0:
-            raise ValueError(f"longest_ms={longest_ms} is more than the constant-Q window of {constant.longest_ms:.0f}")
-        return cls(hop=hop, gamma=gamma, decimator="minimum")
+            raise ValueError(f"longest_ms={longest_ms} is more than the constant-Q window of {self.longest_ms:.0f}")
+        return gamma
+
+    @property
+    def sets(self) -> tuple[Features, ...]:
+        """The sets of bins that lie side by side in a frame, each a definition of its own."""
+        if not self.companion:
+            return (self,)
+        first = self.model_copy(update={"companion": 0.0})
+        return first, first.model_copy(update={"gamma": self.companion, "decimator": "minimum"})
 
     @property
     def bins(self) -> int:
-        return self.octaves * self.bins_per_octave
+        """Of a frame, those of all sets."""
+        return self.octaves * self.bins_per_octave * len(self.sets)
 
     @property
     def frame_rate(self) -> float:
@@ -88,9 +116,9 @@ class Features(BaseModel):
 
     @property
     def frequencies(self) -> NDArray[np.float64]:
-        """(bins,) centre frequencies in Hz, ascending."""
-        steps: NDArray[np.float64] = np.arange(self.bins) / self.bins_per_octave
-        return self.fmin * 2.0**steps
+        """(bins,) centre frequencies in Hz, ascending in each set."""
+        steps: NDArray[np.float64] = np.arange(self.octaves * self.bins_per_octave) / self.bins_per_octave
+        return np.tile(self.fmin * 2.0**steps, len(self.sets))
 
     @property
     def q(self) -> float:
@@ -103,7 +131,8 @@ class Features(BaseModel):
     @property
     def lengths(self) -> NDArray[np.float64]:
         """(bins,) window lengths in samples at `sample_rate`."""
-        return self.q * self.sample_rate / (self.frequencies + self.gamma * self.q)
+        gamma = np.repeat([each.gamma for each in self.sets], self.octaves * self.bins_per_octave)
+        return self.q * self.sample_rate / (self.frequencies + gamma * self.q)
 
     @property
     def longest_ms(self) -> float:
@@ -118,6 +147,7 @@ def _librosa(version: Literal["librosa-0.11", "librosa-0.6.3"], hop: int) -> Fea
 DEFINITIONS: dict[str, Features] = {
     "live": Features(),
     "live-vq": Features.variable_q(longest_ms=168.0),
+    "live-both": Features.accompanied(longest_ms=168.0),
     "live-hop256": Features(hop=256),
     "live-hop1024": Features(hop=1024),
     "librosa-0.11": _librosa("librosa-0.11", 2048),

@@ -36,10 +36,12 @@ def latency(features: Features, rate: int | None = None) -> Latency:
     """Latency table of a definition, for a device at `rate` Hz (default: the definition's own)."""
     window = 1000 * features.lengths / features.sample_rate
     resampler = 1000 * resampler_of(rate or features.sample_rate, features).delay
-    octave = features.octaves - 1 - np.arange(features.bins) // features.bins_per_octave
+    octave = features.octaves - 1 - np.arange(features.sets[0].bins) // features.bins_per_octave
     if features.alignment == "right":
         delays = [
-            decimator_delay(features, float(f), int(o)) for f, o in zip(features.frequencies, octave, strict=True)
+            decimator_delay(each, float(f), int(o))
+            for each in features.sets
+            for f, o in zip(each.frequencies, octave, strict=True)
         ]
         decimators = 1000 * np.array(delays)
         total = resampler + decimators + window / 2

@@ -26,14 +26,15 @@ def _advance(
     starts: NDArray[np.int64],
     scratch: Float32,
     response: Float32,
+    column: int,
     out: Float32,
 ) -> None:
-    """Push whole hops: `samples` (frames * hop,) in, `out` (frames, bins) filled. Work is per hop, so the result does
-    not depend on how many hops come at once."""
+    """Push whole hops: `samples` (frames * hop,) in, the bins of `out` (frames, bins) from `column` on filled. Work is
+    per hop, so the result does not depend on how many hops come at once."""
     octaves, capacity = recent.shape
     order = taps.size - 1
     length = matrices.shape[1]
-    bins = out.shape[1] // octaves
+    bins = gains.size // octaves
     flat = recent.reshape(-1)
     work, even, odd = scratch[0], scratch[1], scratch[2]
     for frame in range(out.shape[0]):
@@ -71,16 +72,14 @@ def _advance(
             found = response[octave]
             for j in range(bins):
                 magnitude = np.sqrt(found[j] * found[j] + found[bins + j] * found[bins + j])
-                out[frame, first + j] = np.log(gains[first + j] * magnitude + offset)
+                out[frame, column + first + j] = np.log(gains[first + j] * magnitude + offset)
 
 
-class SlidingCQT:
-    """State of the right-aligned transform over one stream; made once, pushed forward, reset by name."""
+class _Chain:
+    """State of one set of bins, which go to the columns of a frame from `column` on."""
 
-    def __init__(self, features: Features) -> None:
-        if features.alignment != "right":
-            raise ValueError(f"SlidingCQT computes right-aligned features, not {features.alignment!r} ones")
-        self.features = features
+    def __init__(self, features: Features, column: int) -> None:
+        self.features, self._column = features, column
         self._taps, self._phase = decimator(features)
         self._matrices, self._gains = kernels(features)
         # Rows of zeros in front of a matrix are not met.
@@ -95,19 +94,11 @@ class SlidingCQT:
         self.reset()
 
     def reset(self) -> None:
-        """Forget the past: the stream begins again after silence."""
         self._history[:] = 0.0
         self._recent[:] = 0.0
         self._starts[:] = np.arange(len(self._recent)) * self._recent.shape[1]
 
     def push(self, samples: Float32, out: Float32) -> None:
-        """Advance by whole hops.
-
-        `samples`: (frames * hop,) float32, finite, at `features.sample_rate`.
-        `out`: (frames, bins) float32, C-contiguous; filled with log magnitudes. Nothing is allocated.
-        """
-        if samples.size != out.shape[0] * self.features.hop:
-            raise ValueError(f"{samples.size} samples are not {out.shape[0]} hops of {self.features.hop}")
         _advance(
             samples,
             self.features.hop,
@@ -122,5 +113,33 @@ class SlidingCQT:
             self._starts,
             self._scratch,
             self._response,
+            self._column,
             out,
         )
+
+
+class SlidingCQT:
+    """State of the right-aligned transform over one stream; made once, pushed forward, reset by name."""
+
+    def __init__(self, features: Features) -> None:
+        if features.alignment != "right":
+            raise ValueError(f"SlidingCQT computes right-aligned features, not {features.alignment!r} ones")
+        self.features = features
+        sets = features.sets
+        self._chains = [_Chain(each, number * each.bins) for number, each in enumerate(sets)]
+
+    def reset(self) -> None:
+        """Forget the past: the stream begins again after silence."""
+        for chain in self._chains:
+            chain.reset()
+
+    def push(self, samples: Float32, out: Float32) -> None:
+        """Advance by whole hops.
+
+        `samples`: (frames * hop,) float32, finite, at `features.sample_rate`.
+        `out`: (frames, bins) float32, C-contiguous; filled with log magnitudes. Nothing is allocated.
+        """
+        if samples.size != out.shape[0] * self.features.hop:
+            raise ValueError(f"{samples.size} samples are not {out.shape[0]} hops of {self.features.hop}")
+        for chain in self._chains:
+            chain.push(samples, out)

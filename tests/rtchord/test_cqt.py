@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 from pydantic import ValidationError
 
-from rtchord.cqt import Features, FrameStream, SlidingCQT
+from rtchord.cqt import Features, FrameStream, SlidingCQT, latency
 
 FEATURES = Features()
 HOP, RATE, BINS = FEATURES.hop, FEATURES.sample_rate, FEATURES.bins
@@ -147,6 +147,47 @@ def test_a_range_beyond_the_sample_rate_is_refused() -> None:
 def test_a_definition_survives_json() -> None:
     features = Features(hop=256, log_offset=1e-4)
     assert Features.model_validate_json(features.model_dump_json()) == features
+
+
+def test_a_definition_without_a_companion_is_written_as_before_there_were_any() -> None:
+    assert "companion" not in Features().model_dump()
+    assert Features(companion=5.0).model_dump()["companion"] == 5.0
+
+
+ACCOMPANIED = Features.accompanied(longest_ms=168.0)
+
+
+@settings(max_examples=20, deadline=None)
+@given(cuts=st.lists(st.integers(0, NOISE.size), max_size=20))
+def test_a_frame_holds_its_sets_of_bins_side_by_side(cuts: list[int]) -> None:
+    stream = FrameStream(RATE, ACCOMPANIED)
+    found = np.concatenate([stream.push(piece) for piece in np.split(NOISE, sorted(cuts))])
+    alone = [FrameStream(RATE, each).push(NOISE) for each in (Features(), Features.variable_q(longest_ms=168.0))]
+    assert np.array_equal(found, np.concatenate(alone, axis=1))
+
+
+def test_a_reset_forgets_the_past_in_every_set() -> None:
+    used, new = SlidingCQT(ACCOMPANIED), SlidingCQT(ACCOMPANIED)
+    first, second = np.empty((2, NOISE.size // HOP, ACCOMPANIED.bins), np.float32)
+    used.push(NOISE, first)
+    used.reset()
+    for transform, out in ((used, first), (new, second)):
+        transform.push(NOISE, out)
+    assert np.array_equal(first, second)
+
+
+def test_each_set_has_its_own_latencies() -> None:
+    found = latency(ACCOMPANIED)
+    first, second = (latency(each) for each in ACCOMPANIED.sets)
+    for name in ("frequency", "window", "decimators", "total"):
+        together = np.concatenate((getattr(first, name), getattr(second, name)))
+        assert np.array_equal(getattr(found, name), together)
+    assert second.total.max() < first.total.max() / 5
+
+
+def test_centred_frames_have_no_companion() -> None:
+    with pytest.raises(ValidationError, match="companion"):
+        Features(alignment="centred", definition="librosa-0.11", companion=5.0)
 
 
 def test_half_the_hop_gives_the_same_frames_twice_as_often() -> None:

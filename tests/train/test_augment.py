@@ -153,6 +153,30 @@ def test_every_option_changes_clips_as_a_function_of_the_generator(option: dict[
     assert first.isfinite().all()
 
 
+def test_each_set_of_bins_is_moved_as_if_it_were_alone() -> None:
+    two = Features.accompanied(longest_ms=168.0)
+    x, classes, bass = crop("C:maj")
+    pair = torch.cat((x, x + 1), -1)
+    moved = augment.shift(pair, classes, bass, 3, two)[0]
+    alone = [augment.shift(each, classes, bass, 3, FEATURES)[0] for each in (x, x + 1)]
+    assert torch.equal(moved, torch.cat(alone, -1))
+    cents = torch.tensor([30.0])
+    detuned = augment.detune(pair[None], cents, two)
+    assert torch.equal(detuned, torch.cat([augment.detune(each[None], cents, FEATURES) for each in (x, x + 1)], -1))
+
+
+def test_both_sets_of_bins_are_masked_and_equalised_alike() -> None:
+    two = Features.accompanied(longest_ms=168.0)
+    x = torch.full((3, 20, two.bins), 3.0)  # far above the noise
+    x[..., 0] = 4.0
+    masked = augment.apart(augment.mask(x, np.random.default_rng(1), 1, 2, two), two) != augment.apart(x, two)
+    assert masked.any()
+    assert torch.equal(masked[:, :, 0], masked[:, :, 1])
+    disturbed = augment.disturb(torch.full_like(x, 9.0), np.random.default_rng(0), two)
+    first, second = augment.apart(disturbed, two).unbind(2)
+    assert torch.allclose(first, second, atol=1e-3)
+
+
 def test_an_unknown_option_is_refused() -> None:
     with pytest.raises(ValidationError, match="reverb"):
         augment.Augmentation.model_validate({"reverb": 1})

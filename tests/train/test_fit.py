@@ -15,14 +15,14 @@ from pydantic import ValidationError
 
 import train.fit
 from rtchord.chords import N_BASS, N_CLASSES, class_index
-from rtchord.cqt import Features
+from rtchord.cqt import DEFINITIONS, Features
 from rtchord.errors import UserError
 from train import store
 from train.__main__ import main
 from train.augment import Augmentation
 from train.fit import FitConfig, Run, fit
 from train.losses import cross_entropy, distill, selective_weight
-from train.model import ModelConfig
+from train.model import ModelConfig, Student
 from train.students import KINDS, AnyStudent, kind_of, load_student, save_student, tensors_of
 
 FEATURES = Features()
@@ -200,6 +200,19 @@ def test_stage_2_starts_from_stage_1_and_remembers_it(tmp_path: Path, hard: Path
         assert torch.allclose(a, b, atol=1e-6)
 
 
+def test_a_student_of_the_first_set_of_bins_learns_to_hear_the_second(tmp_path: Path, beginner: Path) -> None:
+    pair = {**C, "features": np.concatenate((C["features"], C["features"] + 1), axis=1)}
+    data = write(tmp_path / "data", "live-both", c=pair)
+    run = Run(tmp_path / "run")
+    fit(run, config(3, "stage2", features="live-both", distil=False), [data], initial=beginner)
+    (student, features, _), (before, *_) = load_student(run.weights), load_student(beginner)
+    assert features == DEFINITIONS["live-both"]
+    assert isinstance(student, Student)
+    first, second = student.harmonic.kernel.chunk(2)
+    assert second.any()
+    assert not torch.equal(first, before.harmonic.kernel)
+
+
 # --- the loss of a batch ----------------------------------------------------------------------------------------------
 
 
@@ -299,7 +312,7 @@ SCRIPT = """
 import sys, torch
 from pathlib import Path
 from train.fit import FitConfig, Run, fit
-from train.model import ModelConfig
+from train.model import ModelConfig, Student
 import os
 torch.set_num_threads(1)
 folder = Path(sys.argv[1])

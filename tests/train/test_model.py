@@ -162,6 +162,20 @@ def test_the_harmonic_layer_hears_each_semitone_with_the_same_weights() -> None:
     assert torch.allclose(higher[1:], found[:-1], atol=1e-6)
 
 
+@torch.no_grad()
+def test_the_harmonic_layer_hears_every_set_of_bins() -> None:
+    torch.manual_seed(4)
+    layer = Harmonic(SMALL.model_copy(update={"sets": 2}))
+    for first in (0, SMALL.bins):
+        x = torch.zeros(1, 1, 2 * SMALL.bins)
+        x[..., first + 60 : first + 70] = torch.randn(10)
+        quiet, found, higher = (
+            layer(y)[0, 0].unflatten(0, (-1, SMALL.channels)) for y in (torch.zeros_like(x), x, x.roll(2, -1))
+        )
+        assert torch.allclose(higher[1:], found[:-1], atol=1e-6)
+        assert not torch.allclose(found, quiet)
+
+
 @pytest.mark.parametrize(
     ("sizes", "message"), [({"bins": 140}, "no whole octaves of 24"), ({"width": 10}, "no multiple of heads=4")]
 )

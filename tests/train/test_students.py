@@ -13,10 +13,20 @@ from torch import Tensor
 
 from engines.bench import SHIPPED
 from rtchord.chords import N_BASS, N_CLASSES
-from rtchord.cqt import DEFINITIONS
+from rtchord.cqt import DEFINITIONS, Features
 from rtchord.errors import UserError
 from train.model import ModelConfig, Student
-from train.students import KINDS, config_of, kind_of, load_student, load_tensors, save_student, tensors_of
+from train.students import (
+    KINDS,
+    config_of,
+    fresh,
+    kind_of,
+    load_student,
+    load_tensors,
+    save_student,
+    tensors_of,
+    widened,
+)
 
 SMALL = ModelConfig(
     channels=4, registers=3, width=4, feed=6, heads=2, context=8, temporal_layers=1, decoder_layers=1, dropout=0.3
@@ -97,6 +107,18 @@ def test_tensors_of_one_load_into_another(kind: str, model: torch.nn.Module) -> 
     assert all(torch.equal(a, b) for a, b in zip(tensors_of(model).values(), tensors_of(other).values(), strict=True))
     with pytest.raises(RuntimeError, match="surprise"):
         load_tensors(other, {**tensors_of(model), "surprise": torch.zeros(1)})
+
+
+@torch.no_grad()
+def test_a_widened_student_answers_as_before_and_may_learn_more() -> None:
+    model = Student(SMALL).eval()
+    features = Features.accompanied(longest_ms=168.0)
+    wider = widened(model, features).eval()
+    x = torch.randn(1, 20, SMALL.bins)
+    for other in (torch.zeros_like(x), torch.randn_like(x)):
+        for one, two in zip(model(x), wider(torch.cat((x, other), -1)), strict=True):
+            assert torch.allclose(one, two, atol=1e-5)
+    assert wider.config == fresh("live", SMALL, features).config
 
 
 def test_the_file_of_a_live_student_is_what_it_was() -> None:
