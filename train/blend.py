@@ -9,15 +9,19 @@ from __future__ import annotations
 from pathlib import Path
 
 from rtchord.errors import UserError
-from train.students import config_of, kind_of, load_student, load_tensors, save_student, tensors_of
+from train.students import config_of, kind_of, load_student, load_tensors, save_student, tensors_of, widened
 
 
 def blend(first: Path, second: Path, share: float, target: Path) -> None:
-    """Write the blend of two students of one kind and size to `target`; `share` 0..1 is the second's."""
+    """Write the blend of two students of one kind and size to `target`; `share` 0..1 is the second's.
+
+    The second may hear more sets of bins than the first, which then says nothing of those.
+    """
     if not 0 <= share <= 1:
         raise UserError(f"--share {share} is not between 0 and 1")
     one, features, first_provenance = load_student(first)
     two, second_features, second_provenance = load_student(second)
+    one, features = widened(one, features, second_features)
     if (kind_of(one), config_of(one), features) != (kind_of(two), config_of(two), second_features):
         raise UserError(
             f"{str(first)!r} and {str(second)!r} differ in kind, size or features; blend a student with its child"

@@ -38,7 +38,7 @@ from train.augment import Augmentation
 from train.data import Batch, Tracks, merge, quality_groups
 from train.files import agree, lock, replaced, writing
 from train.losses import class_weights, cross_entropy, distill, focal, mean_over, piece_means, selective_weight
-from train.model import ModelConfig, Student
+from train.model import ModelConfig
 from train.parallel import Ranks, made_ahead, processes
 from train.students import (
     KINDS,
@@ -402,9 +402,8 @@ def _student(
     student, features, before = load_student(initial)
     if kind_of(student) != config.student:
         raise UserError(f"{str(initial)!r} is a student {kind_of(student)!r}, not {config.student!r}; see --student")
-    if isinstance(student, Student) and features == tracks.features.sets[0] != tracks.features:
-        student = widened(student, tracks.features)
-    elif features != tracks.features:
+    student, features = widened(student, features, tracks.features)
+    if features != tracks.features:
         raise UserError(f"{str(initial)!r} was trained on another feature definition than {config.definition!r}")
     if sizes and sizes != config_of(student).model_copy(update={"sets": sizes.sets}):
         raise UserError(f"{str(initial)!r} has other sizes than the ones given; leave those out to keep its own")

@@ -73,13 +73,16 @@ def fresh(kind: str, sizes: ModelConfig | None, features: Features) -> AnyStuden
     return KINDS[kind].build(sizes)
 
 
-def widened(model: Student, features: Features) -> Student:
-    """The same student for `features`, whose first set of bins is all it knows: it does not heed the others yet."""
-    wider = Student(model.config.model_copy(update={"sets": len(features.sets)}))
+def widened(model: AnyStudent, features: Features, wanted: Features) -> tuple[AnyStudent, Features]:
+    """A student and its features, for frames of `wanted` if those of `features` are the first set of bins in them: it
+    does not heed the other sets yet. Where they are not, both as they are."""
+    if not isinstance(model, Student) or features == wanted or features != wanted.sets[0]:
+        return model, features
+    wider = Student(model.config.model_copy(update={"sets": len(wanted.sets)}))
     kernel = torch.zeros_like(wider.harmonic.kernel.data)
     kernel[: len(model.harmonic.kernel)] = model.harmonic.kernel.data
     load_tensors(wider, {**tensors_of(model), "harmonic.kernel": kernel})
-    return wider
+    return wider.train(model.training), wanted
 
 
 def kind_of(model: AnyStudent) -> str:

@@ -38,6 +38,17 @@ def test_the_blend_remembers_both(tmp_path: Path) -> None:
     assert load_student(tmp_path / "c")[2] == {"blend": 0.5, "first": {"seed": 1}, "second": {"seed": 2}}
 
 
+def test_a_student_blends_with_its_child_that_hears_a_second_set_of_bins(tmp_path: Path) -> None:
+    features = Features.accompanied(longest_ms=168.0)
+    torch.manual_seed(2)
+    save_student(tmp_path / "b", Student(ModelConfig(**SMALL, sets=2)), features, {})
+    blend(student(tmp_path / "a", 1), tmp_path / "b", 0.75, tmp_path / "c")
+    one, two, mixed = (load_student(tmp_path / name)[0].harmonic.kernel for name in "abc")
+    assert load_student(tmp_path / "c")[1] == features
+    assert torch.allclose(mixed[: len(one)], 0.25 * one + 0.75 * two[: len(one)])
+    assert torch.allclose(mixed[len(one) :], 0.75 * two[len(one) :])
+
+
 def test_students_of_two_sizes_are_refused(tmp_path: Path) -> None:
     with pytest.raises(UserError, match="differ in kind, size"):
         blend(student(tmp_path / "a", 1), student(tmp_path / "b", 2, width=6), 0.5, tmp_path / "c")

@@ -113,12 +113,19 @@ def test_tensors_of_one_load_into_another(kind: str, model: torch.nn.Module) -> 
 def test_a_widened_student_answers_as_before_and_may_learn_more() -> None:
     model = Student(SMALL).eval()
     features = Features.accompanied(longest_ms=168.0)
-    wider = widened(model, features).eval()
+    wider, found = widened(model, Features(), features)
+    assert found == features
     x = torch.randn(1, 20, SMALL.bins)
     for other in (torch.zeros_like(x), torch.randn_like(x)):
         for one, two in zip(model(x), wider(torch.cat((x, other), -1)), strict=True):
             assert torch.allclose(one, two, atol=1e-5)
-    assert wider.config == fresh("live", SMALL, features).config
+    assert config_of(wider) == config_of(fresh("live", SMALL, features))
+
+
+def test_a_student_of_other_bins_is_not_widened() -> None:
+    model = Student(SMALL)
+    for wanted in (Features(), Features.variable_q(longest_ms=168.0), Features.accompanied(longest_ms=168.0, hop=256)):
+        assert widened(model, Features(), wanted) == (model, Features())
 
 
 def test_the_file_of_a_live_student_is_what_it_was() -> None:
