@@ -81,11 +81,11 @@ def ways(hop: float = TUNED_HOP) -> list[tuple[str, str | float, Way]]:
     """(sweep, where on it, how); `hop`: s of a frame."""
     balanced = PRESETS["balanced"]
     return [
-        *(("preset", name, lambda h, s=settings: decode(h, s)) for name, settings in PRESETS.items()),
-        *(("threshold", k, lambda h, k=k: decode(h, scaled(k))) for k in FACTORS),
-        *(("hold", ms, lambda h, ms=ms: decode(h, balanced, math.ceil(ms / 1000 / hop))) for ms in HOLDS),
+        *(("preset", name, lambda h, s=settings: decode(h, s, hop=hop)) for name, settings in PRESETS.items()),
+        *(("threshold", k, lambda h, k=k: decode(h, scaled(k), hop=hop)) for k in FACTORS),
+        *(("hold", ms, lambda h, ms=ms: decode(h, balanced, math.ceil(ms / 1000 / hop), hop)) for ms in HOLDS),
         *(("count", n, lambda h, n=n: counted(h, n)) for n in COUNTS),
-        *(("lookahead", n, lambda h, n=n: decode(ahead(h, n), balanced)) for n in LOOKAHEADS),
+        *(("lookahead", n, lambda h, n=n: decode(ahead(h, n), balanced, hop=hop)) for n in LOOKAHEADS),
     ]
 
 

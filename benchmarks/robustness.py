@@ -27,13 +27,12 @@ from numpy.typing import NDArray
 from tqdm import tqdm
 
 from benchmarks import charts
-from benchmarks.online import hear, spread
+from benchmarks.online import balanced, spread
 from rtchord import engine as engines
 from rtchord.audio.files import read_mono
-from rtchord.decoder import PRESETS
 from rtchord.engine import Engine
 from rtchord.errors import UserError
-from train.evaluate import Reference, decode, read_reference, songs_in
+from train.evaluate import Reference, read_reference, songs_in
 from train.render import Piece, add_drums, play
 from train.score import SongScore, difference, score_song, shown, summarize
 
@@ -234,7 +233,7 @@ def degraded(
         try:
             for number, (samples, rate, (times, labels)) in enumerate(songs):
                 changed = condition.change(samples, rate, np.random.default_rng([seed, number]))
-                events = decode(hear(changed, rate, engine), PRESETS["balanced"])
+                events = balanced(changed, rate, engine)
                 scores.append(score_song(times / condition.faster, labels, events))
         except SkippedError as reason:
             yield {"family": condition.family, "condition": condition.name, "skipped": str(reason)}
@@ -257,7 +256,7 @@ def transposed(
             for name in names:
                 piece = charts.moved(found[name], key)
                 sound = charts.sound(piece, name, seed, charts.FONT)
-                events = decode(hear(sound, charts.RATE, engine), PRESETS["balanced"])
+                events = balanced(sound, charts.RATE, engine)
                 times = np.array([(start, end) for start, end, _ in piece.segments])
                 played[key].append(score_song(times, [chord.label for _, _, chord in piece.segments], events))
     except UserError as error:
@@ -302,7 +301,7 @@ def without_music(engine: Engine, seed: int, seconds: float = NO_MUSIC_S) -> Ite
     rate = 44_100
     for name, make in no_music(seconds).items():
         try:
-            events = decode(hear(make(rate, np.random.default_rng(seed)), rate, engine), PRESETS["balanced"])
+            events = balanced(make(rate, np.random.default_rng(seed)), rate, engine)
         except SkippedError as reason:
             yield {"family": "no music", "condition": name, "skipped": str(reason)}
             continue

@@ -30,12 +30,13 @@ so what counts is for how long a challenger was ahead and not in how many frames
 at 23 ms; unweighted, the presets were later and less accurate).
 
 Music repeats its chords. So a part `repeat` of the prior of each chord is its share of what was shown lately (an
-exponential mean over `memory` s), the rest what the student has learnt; the posterior is weighted with
-their ratio (Saerens et al., Neural Computation 14, 2002), within RECALL. Nothing is known at the beginning of a stream,
-so nothing is weighted there, and nothing is remembered of N.
+exponential mean over `memory` s), the rest what the student has learnt; the posterior is weighted with the new prior
+over the old (Saerens et al., Neural Computation 14, 2002), within RECALL, as if the student thought all chords equally
+likely before it hears anything. Nothing is known at the beginning of a stream, so nothing is weighted there, and
+nothing is remembered of N.
 
-X (unknown) holds the last chord: a frame whose most likely class is X changes nothing. The decoder owns no clock;
-frames are numbered by whoever calls it.
+X (unknown) holds the last chord: a frame whose most likely class is X changes nothing but that the chord was shown for
+longer. The decoder owns no clock; frames are numbered by whoever calls it.
 """
 
 from __future__ import annotations
@@ -84,7 +85,7 @@ class DecoderSettings(BaseModel):
 
 PRESETS: dict[str, DecoderSettings] = {
     "fast": DecoderSettings(change=1.5, start=6.0, refine=16.0, bass=24.0, lead=1.5),
-    "balanced": DecoderSettings(change=6.0, start=16.0, refine=40.0, bass=40.0),
+    "balanced": DecoderSettings(change=6.0, start=16.0, refine=40.0, bass=50.0),
     "steady": DecoderSettings(change=10.0, start=24.0, refine=48.0, bass=80.0),
 }
 
@@ -156,7 +157,7 @@ class Decoder:
         self._families, self._classes, self._basses = (
             _Evidence(size, settings.step_limit, hop / TUNED_HOP) for size in (N_FAMILIES, N_CLASSES, N_BASS)
         )
-        self._forget = np.float32(1 - hop / settings.memory)
+        self._forget = np.float32(np.exp(-hop / settings.memory))
         self._shown = np.full(X, 1 / X, np.float32)  # each chord's share of what was shown; sums to 1
         self._weights = np.ones(N_CLASSES, np.float32)  # of posteriors
         self._chord_weights = self._weights[:X]
@@ -176,6 +177,7 @@ class Decoder:
             evidence.reset()
         self._shown[:] = 1 / X
         self._weights[:] = 1.0
+        self._recent[:] = self._recent_bass[:] = 0.0
         self.current = NO_CHORD
         self._free = self._settled = 0
 
@@ -183,8 +185,10 @@ class Decoder:
         """Posteriors of frame number `frame`: `classes` (170,), `bass` (13,). Frames must come in order."""
         self._remember()
         np.multiply(classes, self._weights, out=self._weighted)
-        classes = np.divide(self._weighted, self._weighted.sum(), out=self._weighted)
+        classes = np.divide(self._weighted, max(self._weighted.sum(), _FLOOR), out=self._weighted)
+        row = frame % len(self._recent)
         if int(classes.argmax()) == X:
+            self._recent[row] = self._recent_bass[row] = 0.0  # speaks for nothing
             return None
         np.maximum(classes, _FLOOR, out=self._class_log)
         np.log(self._class_log, out=self._class_log)
@@ -193,7 +197,6 @@ class Decoder:
         np.dot(_TO_FAMILY, classes, out=self._family)
         np.maximum(self._family, _FLOOR, out=self._family_log)
         np.log(self._family_log, out=self._family_log)
-        row = frame % len(self._recent)
         self._recent[row] = self._class_log
         self._recent_bass[row] = self._bass_log
 

@@ -69,7 +69,8 @@ class Gate:
 
     def silent(self, frame: Float32) -> bool:
         """Whether nobody plays in this frame (bins,); to be given every frame of the stream, in order."""
-        frame = frame[: self._bins]
+        if frame.size > self._bins:
+            frame = frame[: self._bins]
         self._frames += 1
         limit = self._limit
         if self._frames <= self._filled:  # the windows still hold what was before the stream

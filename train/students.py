@@ -20,7 +20,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file, save
 from torch import Tensor
 
-from rtchord.cqt import Features
+from rtchord.cqt import STAGE, Features
 from rtchord.errors import UserError
 from train.files import replaced
 from train.model import ModelConfig, Student
@@ -60,7 +60,7 @@ def _published(network: type[TwoEncoders] | type[BTC], definition: str) -> Kind:
 
 
 KINDS: dict[str, Kind] = {
-    "live": Kind(Student, "live", 256, lambda config: Student(config or ModelConfig())),
+    "live": Kind(Student, STAGE, 256, lambda config: Student(config or ModelConfig())),
     "2e1d": _published(TwoEncoders, "librosa-0.11"),
     "btc": _published(BTC, "librosa-0.6.3"),
 }
@@ -180,6 +180,8 @@ def load_student(path: Path) -> tuple[AnyStudent, Features, dict[str, object]]:
         raise UserError(
             f"{str(path)!r} is not a student of this project (its metadata is damaged, or of an earlier layout)"
         ) from None
+    if isinstance(model, Student) and model.config.bins * model.config.sets != features.bins:
+        raise UserError(f"{str(path)!r} is damaged: its network hears other bins than its features have")
     try:
         load_tensors(model, load_file(path))
     except (RuntimeError, KeyError) as error:

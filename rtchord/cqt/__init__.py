@@ -6,7 +6,7 @@ as published checkpoints expect them).
 """
 
 from rtchord.cqt.centred import CentredCQT
-from rtchord.cqt.features import DEFINITIONS, Features
+from rtchord.cqt.features import DEFINITIONS, STAGE, Features
 from rtchord.cqt.kernels import centred_kernels, half_band, kernels
 from rtchord.cqt.latency import Latency, latency
 from rtchord.cqt.sliding import SlidingCQT
@@ -14,6 +14,7 @@ from rtchord.cqt.stream import FrameStream, WindowStream
 
 __all__ = [
     "DEFINITIONS",
+    "STAGE",
     "CentredCQT",
     "Features",
     "FrameStream",

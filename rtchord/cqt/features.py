@@ -12,7 +12,7 @@ computed at ``sample_rate / 2 ** (o + 1)``, reached by a chain of half-band deci
 with w_k a Hann window of length L_k and Q = (r^2 + 1) / (r^2 - 1), r = 2 ** (1 / 24): librosa 0.11's Q and scale.
 ``gamma`` (Hz) widens every bin by as much: 0 is constant-Q, more makes the low windows shorter (variable-Q). With a
 ``companion`` a frame holds two sets of bins side by side: these, which tell neighbouring low notes apart, then the same
-with that gamma, which hear sooner that something changed.
+with that gamma and minimum-phase decimators, which hear sooner that something changed.
 
 Centred (``alignment="centred"``): frame t is centred on sample t * hop and equals librosa's cqt, of the version that
 ``definition`` names, with its sparsified basis, its scale and its edges (zeros, or reflection for 0.6.3). Frames that
@@ -76,7 +76,7 @@ class Features(BaseModel):
         """Without a companion there is no word of one: engines sealed before there was such a thing stay valid."""
         fields: dict[str, Any] = write(self)
         if not self.companion:
-            del fields["companion"]
+            fields.pop("companion", None)
         return fields
 
     @classmethod
@@ -107,7 +107,7 @@ class Features(BaseModel):
     @property
     def bins(self) -> int:
         """Of a frame, those of all sets."""
-        return self.octaves * self.bins_per_octave * len(self.sets)
+        return self.octaves * self.bins_per_octave * (2 if self.companion else 1)
 
     @property
     def frame_rate(self) -> float:
@@ -144,6 +144,7 @@ def _librosa(version: Literal["librosa-0.11", "librosa-0.6.3"], hop: int) -> Fea
     return Features(alignment="centred", definition=version, hop=hop, log_offset=1e-6)
 
 
+STAGE = "live-both"  # what a student for the stage hears, and what is written where no definition is named
 DEFINITIONS: dict[str, Features] = {
     "live": Features(),
     "live-vq": Features.variable_q(longest_ms=168.0),

@@ -101,8 +101,11 @@ def kernels(features: Features) -> tuple[Float32, Float32]:
     """Right-aligned kernel matrices (1 or octaves, taps, columns), and per-bin gains (bins,).
 
     Octave 0 is the highest. With constant Q all octaves share one matrix; with variable Q shorter ones begin with
-    rows of zeros. Row 0 meets the oldest sample. Columns: see `_stacked`.
+    rows of zeros. Row 0 meets the oldest sample. Columns: see `_stacked`. ValueError for several sets of bins: each has
+    kernels of its own.
     """
+    if features.companion:
+        raise ValueError("these features have two sets of bins; ask for the kernels of one of `features.sets`")
     shared, per = features.gamma == 0, features.bins_per_octave
     lengths, frequencies = features.lengths, features.frequencies
     found = []

@@ -5,11 +5,15 @@ from pathlib import Path
 import pytest
 import torch
 
-from rtchord.cqt import Features
+from rtchord.cqt import DEFINITIONS, STAGE
 from train.model import ModelConfig, Student
 from train.students import save_student
 
-SMALL = ModelConfig(channels=4, registers=3, width=4, feed=6, heads=2, context=8, temporal_layers=1, decoder_layers=1)
+FEATURES = DEFINITIONS[STAGE]
+SMALL = ModelConfig(
+    sets=len(FEATURES.sets), channels=4, registers=3, width=4, feed=6, heads=2, context=8, temporal_layers=1,
+    decoder_layers=1,
+)  # fmt: skip
 
 
 @pytest.fixture(scope="session")
@@ -19,7 +23,7 @@ def weights(tmp_path_factory: pytest.TempPathFactory) -> Path:
     student = Student(SMALL)
     student.mean.fill_(-2.3)
     student.std.fill_(2.0)
-    save_student(path, student, Features(), {"made": "for a test"})
+    save_student(path, student, FEATURES, {"made": "for a test"})
     return path
 
 

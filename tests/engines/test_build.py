@@ -14,12 +14,13 @@ import engines
 from engines.build import as_both, build, default_target
 from engines.network import Network, from_student
 from engines.verify import check_frames, verified
-from rtchord.cqt import DEFINITIONS, Features
+from rtchord.cqt import DEFINITIONS, STAGE
 from rtchord.engine import MANIFEST, load, read_manifest, write_manifest
 from rtchord.engine.cuda import CudaEngine, read_program
 from rtchord.errors import UserError
 from train.students import KINDS, load_student, save_student
 
+FEATURES = DEFINITIONS[STAGE]
 SECONDS = 5.0
 FORMS = [("step", 1), ("step", 8), ("window", 1), ("window", 3)]
 
@@ -49,7 +50,7 @@ def test_an_exported_engine_loads_and_says_what_it_passed(made: tuple[Network, P
     assert (manifest.form, manifest.streams) == (network.draft.form, network.draft.streams)
     assert manifest.name == "test"
     assert manifest.delay == 0.05
-    assert manifest.features == Features()
+    assert manifest.features == FEATURES
     assert manifest.provenance == {"made": "for a test"}
 
 
@@ -59,7 +60,7 @@ def test_the_exported_program_gives_the_same_numbers(made: tuple[Network, Path])
     from engines.verify import compare
 
     engine = CudaEngine(folder, read_manifest(folder), device="cpu")
-    check = compare(engine, network, check_frames(Features(), 150))
+    check = compare(engine, network, check_frames(FEATURES, 150))
     assert check.max_error < 1e-5
     assert check.agree == 1
 
@@ -67,8 +68,8 @@ def test_the_exported_program_gives_the_same_numbers(made: tuple[Network, Path])
 def test_a_window_equals_the_student_over_the_frames_it_holds(weights: Path) -> None:
     network = from_student(weights, "window")
     student = load_student(weights)[0]
-    frames = check_frames(Features(), 40)
-    silence = np.full((7, 144), np.log(1e-3), np.float32)
+    frames = check_frames(FEATURES, 40)
+    silence = np.full((7, FEATURES.bins), np.log(1e-3), np.float32)
     with torch.no_grad():
         expected = torch.softmax(student(torch.from_numpy(frames[32:40])[None])[0][0, -1], -1).numpy()
         start = np.concatenate((silence, frames[:1]))
@@ -203,7 +204,7 @@ def test_the_command_exports_and_lists(weights: Path, own: Path) -> None:
     listed = subprocess.run([*command, "list"], capture_output=True, text=True, check=True).stdout.splitlines()
     assert "cannot be used" in listed[0]
     assert "has another hash" in listed[0]
-    assert "2e1d-live-4, onnx fp32, step, 1 stream, verified" in listed[1]
+    assert "2e1d-live-5, onnx fp32, step, 1 stream, verified" in listed[1]
 
 
 @pytest.mark.parametrize(

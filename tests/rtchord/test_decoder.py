@@ -197,6 +197,31 @@ def test_reset_equals_new() -> None:
     assert again == run(frames)
 
 
+def test_what_was_heard_before_unknown_frames_and_a_reset_does_not_name_a_chord() -> None:
+    unsure = (classes((C, 0.45), (C7, 0.35), (N, 0.2)), bass(0))
+    frames = [unsure] * 2 + [(classes((X, 0.95)), bass())] * 20 + [unsure] * 10
+    fresh = run(frames, PRESETS["fast"])
+    assert [d.chord.label for d in fresh] == ["C:maj"]
+    decoder = Decoder(PRESETS["fast"])
+    for i in range(40):
+        decoder.push(i, classes((C7, 0.95)), bass(0))
+    decoder.reset()
+    assert [d for i, frame in enumerate(frames) if (d := decoder.push(i, *frame))] == fresh
+
+
+def test_a_memory_shorter_than_a_frame_is_of_the_chord_that_is_shown() -> None:
+    plain = SETTINGS.model_copy(update={"repeat": 0.0})
+    short = plain.model_copy(update={"repeat": SETTINGS.repeat, "memory": TUNED_HOP / 10})
+    assert change_after(AM, settings=short) > change_after(AM, settings=plain) + 1
+
+
+def test_a_frame_of_which_nothing_is_said_does_no_harm() -> None:
+    nothing = (np.zeros(N_CLASSES, np.float32), np.zeros(N_BASS, np.float32))
+    decisions = run([nothing] * 5 + [(single(C), bass(0))] * 20 + [nothing] * 5)
+    assert [d.chord.label for d in decisions] == ["C:maj"]
+    assert np.isfinite(decisions[0].confidence)
+
+
 @pytest.mark.parametrize(
     "bad",
     [{"change": 0, "start": 1, "refine": 1, "bass": 1}, {"change": 1, "start": 1, "refine": 1, "bass": 1, "hold": 2}],

@@ -58,7 +58,8 @@ def test_the_shipped_engine_is_found_and_loads() -> None:
 
 
 def test_a_step_answers_posteriors() -> None:
-    classes, bass = engine.load().step(np.zeros(144, np.float32))
+    loaded = engine.load()
+    classes, bass = loaded.step(np.zeros(loaded.manifest.features.bins, np.float32))
     assert classes.shape == (170,)
     assert bass.shape == (13,)
     assert classes.sum() == pytest.approx(1, abs=1e-4)
@@ -66,8 +67,8 @@ def test_a_step_answers_posteriors() -> None:
 
 
 def test_reset_equals_new() -> None:
-    frames = np.random.default_rng(0).normal(-1, 2, (100, 144)).astype(np.float32)
     loaded = engine.load()
+    frames = np.random.default_rng(0).normal(-1, 2, (100, loaded.manifest.features.bins)).astype(np.float32)
     first = [loaded.step(frame)[0].copy() for frame in frames]
     loaded.reset()
     second = [loaded.step(frame)[0].copy() for frame in frames]
@@ -171,7 +172,7 @@ def test_absurd_sizes_are_refused_before_anything_is_allocated(copy: Path, cache
 def test_auto_takes_the_shipped_engine_where_no_other_is_built() -> None:
     chosen, why = engine.choose()
     assert chosen.manifest.backend == "onnx"
-    assert why == "engine 2e1d-live-4, onnx fp32, as no other is built here"
+    assert why == "engine 2e1d-live-5, onnx fp32, as no other is built here"
 
 
 class Fake(Stepper):
@@ -201,7 +202,7 @@ def gpu(own: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 def test_auto_takes_the_best_that_is_verified_here() -> None:
     chosen, why = engine.choose()
     assert isinstance(chosen, Fake)
-    assert why == "engine 2e1d-live-4, tensorrt fp32 on NVIDIA A, the best that is verified on this machine"
+    assert why == "engine 2e1d-live-5, tensorrt fp32 on NVIDIA A, the best that is verified on this machine"
 
 
 @pytest.mark.parametrize(

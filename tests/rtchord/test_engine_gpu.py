@@ -160,7 +160,7 @@ def test_the_buffers_and_resets_of_tensorrt(tmp_path: Path, backend: str, kind: 
     gpu = FakeGpu()
     made = kind(folder, manifest, gpu, library(numbered))
     portable = engine.load()
-    frames = np.random.default_rng(0).normal(-1, 2, (90, 144)).astype(np.float32)
+    frames = np.random.default_rng(0).normal(-1, 2, (90, manifest.features.bins)).astype(np.float32)
     for i, frame in enumerate([*frames, *frames]):
         if i == len(frames) - 1:
             made.reset()
@@ -188,7 +188,9 @@ def test_tensorrt_rtx_keeps_what_it_compiled(tmp_path: Path) -> None:
 def test_a_cache_that_cannot_be_kept_stops_nothing(tmp_path: Path) -> None:
     folder, manifest = as_backend(tmp_path, "tensorrt-rtx")
     (tmp_path / "cache").write_text("a file where the folder should be")
-    assert TensorRtRtxEngine(folder, manifest, FakeGpu(), library(False)).step(np.zeros(144, np.float32))
+    assert TensorRtRtxEngine(folder, manifest, FakeGpu(), library(False)).step(
+        np.zeros(manifest.features.bins, np.float32)
+    )
 
 
 def test_an_engine_whose_tensors_are_others_is_refused(tmp_path: Path) -> None:

@@ -10,10 +10,11 @@ from hypothesis import strategies as st
 
 from rtchord import Recognizer
 from rtchord.audio.files import read_mono
+from rtchord.cqt import Features
 from rtchord.engine import load, shipped
 from rtchord.errors import UserError
 from rtchord.events import ChordEvent
-from rtchord.recognizer import posteriors, transcribe
+from rtchord.recognizer import Gate, posteriors, transcribe
 
 DEMO = Path(__file__).parents[1] / "data" / "demo.ogg"
 RATE = 48_000
@@ -263,6 +264,16 @@ def test_a_decaying_strum_is_heard_until_it_is_as_quiet_as_the_noise(before: np.
     events = Recognizer(RATE).push(np.concatenate((before, strum)) + np.resize(before, 12 * RATE))
     assert [event.chord.split("/")[0] for event in events] == ["N", "C:maj", "N"]
     assert events[-1].onset - 6 > 3.0
+
+
+def test_the_gate_hears_the_first_set_of_bins_alone() -> None:
+    pair = Features.accompanied(longest_ms=168.0)
+    both, first = Gate(pair, -65.0), Gate(pair.sets[0], -65.0)
+    frames = np.random.default_rng(0).normal(-5, 1.5, (300, pair.bins)).astype(np.float32)
+    frames[100:200, : pair.bins // 2] = np.log(pair.log_offset)
+    found = [both.silent(frame) for frame in frames]
+    assert found == [first.silent(frame[: pair.bins // 2]) for frame in frames]
+    assert set(found) == {True, False}
 
 
 def test_the_gate_does_not_depend_on_the_cutting() -> None:

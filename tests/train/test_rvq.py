@@ -155,7 +155,7 @@ def test_a_saved_and_loaded_quantiser_gives_the_same_codes(tmp_path: Path) -> No
 
 def test_the_command_writes_settings_and_what_is_left(tmp_path: Path, folder: Path) -> None:
     target = tmp_path / "new" / "codebooks.safetensors"
-    options = ["--codebooks", "2", "--entries", "8", "--steps", "3", "--seed", "5"]
+    options = ["--features", "live", "--codebooks", "2", "--entries", "8", "--steps", "3", "--seed", "5"]
     assert main(["codebooks", str(target), str(folder), *options]) == 0
     with safe_open(target, framework="pt") as file:
         metadata = file.metadata()

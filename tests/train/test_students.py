@@ -63,9 +63,10 @@ def test_heads_read_what_encode_gives(model: torch.nn.Module) -> None:
 
 
 def test_a_kind_names_a_definition_and_builds_its_network(kind: str) -> None:
-    made = KINDS[kind].build(None)
+    features = DEFINITIONS[KINDS[kind].definition]
+    made = fresh(kind, None, features)
     assert kind_of(made) == kind
-    assert DEFINITIONS[KINDS[kind].definition].bins == 144
+    assert made.encode(torch.zeros(1, 3, features.bins)).shape == (1, 3, made.width)
     assert config_of(made).dropout == (0.0 if kind == "live" else 0.2)  # as it is trained
 
 
@@ -92,7 +93,7 @@ def test_every_weight_but_the_unused_is_learnt(kind: str, model: torch.nn.Module
 
 @torch.no_grad()
 def test_a_student_comes_back_from_its_file(kind: str, model: torch.nn.Module, tmp_path: Path) -> None:
-    features = DEFINITIONS[KINDS[kind].definition]
+    features = DEFINITIONS["live" if kind == "live" else KINDS[kind].definition]  # of one set of bins, as SMALL
     save_student(tmp_path / "student.safetensors", model, features, {"made": "for a test"})
     loaded, found, provenance = load_student(tmp_path / "student.safetensors")
     assert (kind_of(loaded), config_of(loaded).dropout) == (kind, 0.3)
@@ -120,6 +121,12 @@ def test_a_widened_student_answers_as_before_and_may_learn_more() -> None:
         for one, two in zip(model(x), wider(torch.cat((x, other), -1)), strict=True):
             assert torch.allclose(one, two, atol=1e-5)
     assert config_of(wider) == config_of(fresh("live", SMALL, features))
+
+
+def test_a_file_whose_network_hears_other_bins_than_its_features_is_refused(tmp_path: Path) -> None:
+    save_student(tmp_path / "student", Student(SMALL), DEFINITIONS["live-both"], {})
+    with pytest.raises(UserError, match="hears other bins"):
+        load_student(tmp_path / "student")
 
 
 def test_a_student_of_other_bins_is_not_widened() -> None:
