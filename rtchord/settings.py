@@ -46,9 +46,9 @@ class Measured(NamedTuple):
 
 
 LATENCIES: dict[Latency, Measured] = {
-    "fast": Measured(83, 102, 2.01, 1.79),
-    "balanced": Measured(109, 134, 1.40, 1.30),
-    "steady": Measured(130, 157, 1.26, 1.18),
+    "fast": Measured(74, 87, 2.04, 1.92),
+    "balanced": Measured(99, 113, 1.39, 1.29),
+    "steady": Measured(119, 132, 1.26, 1.17),
 }
 _LATENCIES_TOLD = "; ".join(
     f"{name} {row.strums_ms} to {row.songs_ms} ms, {row.strums_names} to {row.songs_names} names a change"
