@@ -40,9 +40,9 @@ def config(steps: int, **changes: object) -> PretrainConfig:
     return PretrainConfig(steps=steps, **(settings | changes))
 
 
-def patterns() -> np.ndarray:
+def patterns(bins: int = BINS) -> np.ndarray:
     """(patterns, bins) log magnitudes"""
-    return np.random.default_rng(1).normal(-2, 2, (PATTERNS, BINS)).clip(SILENCE)
+    return np.random.default_rng(1).normal(-2, 2, (PATTERNS, bins)).clip(SILENCE)
 
 
 @pytest.fixture
@@ -64,7 +64,7 @@ def music(tmp_path: Path) -> Path:
 def quantiser(definition: str = "live") -> Quantiser:
     """One codebook that knows the patterns, and one of what rounding leaves."""
     bins, rng = DEFINITIONS[definition].bins, np.random.default_rng(2)
-    entries = np.stack([patterns(), 0.01 * rng.standard_normal((PATTERNS, bins))]).astype(np.float32)
+    entries = np.stack([patterns(bins), 0.01 * rng.standard_normal((PATTERNS, bins))]).astype(np.float32)
     return Quantiser(torch.from_numpy(entries), torch.tensor(0.0), torch.tensor(1.0))
 
 
