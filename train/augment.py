@@ -103,15 +103,15 @@ def mask(x: Tensor, rng: np.random.Generator, times: int, bands: int, features: 
     clips = apart(masked, features)
     bins = clips.shape[-1]
     longest = {
-        1: min(frames, round(MASK_SECONDS * features.frame_rate)),
+        0: min(frames, round(MASK_SECONDS * features.frame_rate)),
         2: round(MASK_OCTAVES * bins / features.octaves),
     }
     for i in range(batch):
         mean = x[i].mean()
-        for axis, size in [(1, frames)] * times + [(2, bins)] * bands:
+        for axis, size in [(0, frames)] * times + [(2, bins)] * bands:  # of (frames, sets, bins)
             width = int(rng.integers(0, longest[axis] + 1))
             start = int(rng.integers(0, size - width + 1))
-            clips[i].narrow(0 if axis == 1 else 2, start, width).fill_(mean)
+            clips[i].narrow(axis, start, width).fill_(mean)
     return masked
 
 

@@ -314,7 +314,7 @@ SCRIPT = """
 import sys, torch
 from pathlib import Path
 from train.fit import FitConfig, Run, fit
-from train.model import ModelConfig, Student
+from train.model import ModelConfig
 import os
 torch.set_num_threads(1)
 folder = Path(sys.argv[1])
