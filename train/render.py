@@ -61,12 +61,32 @@ KITS = (0, 0, 0, 8, 16, 24, 25, 32, 40)  # programs of the drum channel
 TOMS_AND_MORE = (41, 43, 45, 47, 48, 50, 49, 57, 39, 54, 56, 60, 61, 62, 63, 64, 69, 75, 76)  # keys of a drum kit
 OPEN_STRINGS = (40, 45, 50, 55, 59, 64)  # standard guitar tuning, MIDI notes
 
+# Shapes that most guitarists play: frets from the lowest string to the highest, x not struck, the root the lowest note.
+# A barre moves each of them up the neck.
+SHAPES = {
+    "maj": ("022100", "x02220", "xx0232", "x32010", "320003"),
+    "min": ("022000", "x02210", "xx0231"),
+    "dim": ("x0121x", "xx0131"),
+    "aug": ("032110", "x03221", "xx0332"),
+    "min6": ("022020", "x02212", "xx0201"),
+    "maj6": ("022120", "x02222", "xx0202"),
+    "min7": ("020000", "x02010", "xx0211"),
+    "minmaj7": ("021000", "x02110", "xx0221"),
+    "maj7": ("021100", "x02120", "xx0222", "x32000", "320002"),
+    "7": ("020100", "x02020", "xx0212", "320001", "x21202"),
+    "dim7": ("x01212", "xx0101"),
+    "hdim7": ("x0101x", "xx0111"),
+    "sus2": ("x02200", "xx0230"),
+    "sus4": ("022200", "x02230", "xx0233", "x33011"),
+}
+SHAPED, HIGHEST_BARRE = 0.6, 9  # share of the chords in root position that are played so; fret
 TONES = {frozenset(quality.tones) for quality in QUALITIES}
 SUSTAIN = 64  # controller of the pedal
 ONE_HAND = 0.2  # of the block voicings
 CAPO, HIGHEST_CAPO = 0.4, 8  # share of the sampled charts that are moved up, by as many semitones at most
 INVERTED = 0.2  # of the sampler's chords, where it is not even
 EVEN_CHARTS = 0.5  # of the sampled charts
+PLUCKED = 0.5  # of the charts for guitar
 # How often the other charts draw each quality: common chords often enough to be learnt as a performer plays them,
 # rare ones far more often than in any corpus.
 QUALITY_WEIGHTS = {
@@ -119,6 +139,26 @@ def guitar_voicing(rng: np.random.Generator, chord: Chord) -> list[int]:
         if {n % 12 for n in notes} >= tones:
             return sorted(notes)
     return block_voicing(rng, chord)
+
+
+def shape(rng: np.random.Generator, chord: Chord) -> list[int]:
+    """Notes of one of SHAPES, lowest first, the likelier the lower on the neck; `chord` is in root position."""
+    found = []
+    for frets in SHAPES[chord.quality]:
+        notes = [string + int(fret) for string, fret in zip(OPEN_STRINGS, frets, strict=True) if fret != "x"]
+        barre = (chord.root - notes[0]) % 12
+        if barre <= HIGHEST_BARRE:
+            found.append((1 / (1 + barre), [note + barre for note in notes]))
+    if not found:
+        return guitar_voicing(rng, chord)
+    weights = np.array([weight for weight, _ in found])
+    return found[int(rng.choice(len(found), p=weights / weights.sum()))][1]
+
+
+def fingered(rng: np.random.Generator, chord: Chord) -> list[int]:
+    """Notes of a chord on a guitar, lowest first: a shape that most players know, or one of any kind."""
+    known = chord.bass == chord.root and rng.random() < SHAPED
+    return shape(rng, chord) if known else guitar_voicing(rng, chord)
 
 
 def block_voicing(rng: np.random.Generator, chord: Chord) -> list[int]:
@@ -254,7 +294,7 @@ def add_comping(
     for start, end, chord in segments:
         if chord.index >= N - 1:
             continue
-        notes = guitar_voicing(rng, chord) if guitar else block_voicing(rng, chord)
+        notes = fingered(rng, chord) if guitar else block_voicing(rng, chord)
         inside = beats[(beats > start + 0.1) & (beats < end - 0.1)]
         onsets = [start, *inside[rng.random(inside.size) < busy], end]
         for a, b in pairwise(onsets):
@@ -361,7 +401,7 @@ def chart_piece(rng: np.random.Generator, duration: float = CHART_SECONDS) -> Pi
     shapes = progression(rng, duration, even=rng.random() < EVEN_CHARTS)
     for (start, end, chord), (_, latest, follows) in pairwise([*shapes, (0.0, 0.0, NO_CHORD)]):
         if chord != NO_CHORD:
-            voicing = guitar_voicing(rng, chord) if guitar else block_voicing(rng, chord)
+            voicing = fingered(rng, chord) if guitar else block_voicing(rng, chord)
             off = end if follows == NO_CHORD else min(end + rng.uniform(0.0, ringing), latest)
             play_segment(rng, track, [note + capo for note in voicing], start, end, off, str(style), guitar, hand)
     end_where_struck_again(track)
@@ -371,7 +411,7 @@ def chart_piece(rng: np.random.Generator, duration: float = CHART_SECONDS) -> Pi
         add_bass(rng, midi, segments, beats)
     if rng.random() < 0.2:
         add_drums(rng, midi, beats)
-    return Piece(midi, segments, segments[-1][1] + 0.5, plucked=guitar and rng.random() < 0.4)
+    return Piece(midi, segments, segments[-1][1] + 0.5, plucked=guitar and rng.random() < PLUCKED)
 
 
 def end_where_struck_again(track: pretty_midi.Instrument) -> None:
@@ -389,7 +429,7 @@ def play_segment(
     style: str, guitar: bool, hand: Hand,
 ) -> None:  # fmt: skip
     """One chord of a chart in its style: attacks before `end`, what sounds then held until `off`."""
-    strum = rng.uniform(0.0, 0.04) if guitar else rng.uniform(0.0, 0.008)
+    strum = rng.uniform(0.0, 0.05) if guitar else rng.uniform(0.0, 0.008)
     if style == "once":
         play_chord(rng, track, notes, start, off, strum, hand)
     elif style == "rhythm":

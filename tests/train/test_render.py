@@ -10,7 +10,7 @@ import pretty_midi
 import pytest
 import soundfile
 
-from rtchord.chords import NO_BASS, NO_CHORD, QUALITIES, Chord, N, X, class_index, pitch_classes
+from rtchord.chords import NO_BASS, NO_CHORD, QUALITIES, Chord, N, Quality, X, class_index, pitch_classes
 from rtchord.cqt import DEFINITIONS, STAGE, Features, FrameStream
 from rtchord.errors import UserError
 from tests.train.labelling import RECIPE, Counts, Ramp
@@ -87,7 +87,7 @@ def test_the_chords_of_a_chart_follow_one_another_without_gaps(seed: int) -> Non
     assert [start for start, _, _ in segments[1:]] == [end for _, end, _ in segments[:-1]]
 
 
-@pytest.mark.parametrize("voicing", [render.guitar_voicing, render.block_voicing])
+@pytest.mark.parametrize("voicing", [render.guitar_voicing, render.fingered, render.block_voicing])
 def test_a_voicing_holds_exactly_the_tones_and_the_bass_at_the_bottom(voicing: object) -> None:
     assert callable(voicing)
     rng = np.random.default_rng(5)
@@ -104,6 +104,22 @@ def test_guitar_voicings_lie_on_the_guitar() -> None:
         assert notes == sorted(notes)
         assert min(notes) >= 36
         assert max(notes) <= render.OPEN_STRINGS[-1] + 22
+
+
+@pytest.mark.parametrize("quality", QUALITIES, ids=lambda quality: quality.name)
+def test_known_shapes_hold_exactly_the_tones_of_their_quality_over_its_root(quality: Quality) -> None:
+    for frets in render.SHAPES[quality.name]:
+        notes = [string + int(fret) for string, fret in zip(render.OPEN_STRINGS, frets, strict=True) if fret != "x"]
+        assert notes == sorted(notes)
+        assert {(note - notes[0]) % 12 for note in notes} == set(quality.tones)
+
+
+def test_a_shape_is_played_low_on_the_neck_most_often() -> None:
+    rng = np.random.default_rng(3)
+    lowest = [render.shape(rng, parse("E:maj"))[0] for _ in range(200)]
+    assert min(lowest) == 40
+    assert max(lowest) <= render.OPEN_STRINGS[2] + render.HIGHEST_BARRE
+    assert np.mean(np.array(lowest) == 40) > 0.5
 
 
 def test_a_hand_misses_only_notes_that_sound_in_another_octave() -> None:

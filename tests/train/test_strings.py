@@ -19,6 +19,23 @@ def test_a_string_sounds_at_its_pitch(pitch: int) -> None:
     assert abs(1200 * np.log2(peak / expected)) < 15  # cents: instruments are a little out of tune
 
 
+def partials(seed: int) -> np.ndarray:
+    """dB of the partials of a low note."""
+    audio = strings.play([(40, 0.0, 2.0, 0.8)], 2.0, np.random.default_rng(seed), RATE)
+    spectrum = np.abs(np.fft.rfft(audio * np.hanning(audio.size)))
+    fundamental = 440 * 2 ** ((40 - 69) / 12) * 2.0  # bins: two seconds
+    near = [slice(round(k * fundamental * 0.98), round(k * fundamental * 1.02)) for k in range(1, 12)]
+    return 20 * np.log10([spectrum[band].max() for band in near])
+
+
+def test_a_body_makes_neighbouring_partials_unlike(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(strings, "BODIES", 0.0)
+    plain = [partials(seed) for seed in range(6)]
+    monkeypatch.setattr(strings, "BODIES", 1.0)
+    added = [np.diff(partials(seed) - before) for seed, before in enumerate(plain)]
+    assert 1.0 < np.std(added) < 10.0  # dB
+
+
 def test_a_string_that_is_let_go_falls_silent() -> None:
     audio = strings.play([(60, 0.0, 0.5, 1.0)], 2.0, np.random.default_rng(0), RATE)
     assert np.abs(audio[int(0.7 * RATE) :]).max() < 0.01 * np.abs(audio).max()
