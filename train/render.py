@@ -79,7 +79,7 @@ SHAPES = {
     "sus2": ("x02200", "xx0230"),
     "sus4": ("022200", "x02230", "xx0233", "x33011"),
 }
-SHAPED, HIGHEST_BARRE = 0.6, 9  # share of the chords in root position that are played so; fret
+SHAPED, HIGHEST_BARRE = 0.6, 9  # share of the chords that are played so; fret
 TONES = {frozenset(quality.tones) for quality in QUALITIES}
 SUSTAIN = 64  # controller of the pedal
 ONE_HAND = 0.2  # of the block voicings
@@ -142,13 +142,25 @@ def guitar_voicing(rng: np.random.Generator, chord: Chord) -> list[int]:
 
 
 def shape(rng: np.random.Generator, chord: Chord) -> list[int]:
-    """Notes of one of SHAPES, lowest first, the likelier the lower on the neck; `chord` is in root position."""
+    """Notes of one of SHAPES, lowest first, the likelier the lower on the neck.
+
+    Under an inversion the lowest note gives way to the bass, as in D:maj/3 (2x0232); where a tone would be missing or
+    no string is left for the bass, a voicing of any kind.
+    """
     found = []
     for frets in SHAPES[chord.quality]:
         notes = [string + int(fret) for string, fret in zip(OPEN_STRINGS, frets, strict=True) if fret != "x"]
         barre = (chord.root - notes[0]) % 12
-        if barre <= HIGHEST_BARRE:
-            found.append((1 / (1 + barre), [note + barre for note in notes]))
+        notes = [note + barre for note in notes]
+        if chord.bass != chord.root:
+            bass = notes[1] - 1 - (notes[1] - 1 - chord.bass) % 12
+            notes = [bass, *notes[1:]]
+        if (
+            barre <= HIGHEST_BARRE
+            and notes[0] >= OPEN_STRINGS[0]
+            and {n % 12 for n in notes} >= set(pitch_classes(chord.index))
+        ):
+            found.append((1 / (1 + barre), notes))
     if not found:
         return guitar_voicing(rng, chord)
     weights = np.array([weight for weight, _ in found])
@@ -157,8 +169,7 @@ def shape(rng: np.random.Generator, chord: Chord) -> list[int]:
 
 def fingered(rng: np.random.Generator, chord: Chord) -> list[int]:
     """Notes of a chord on a guitar, lowest first: a shape that most players know, or one of any kind."""
-    known = chord.bass == chord.root and rng.random() < SHAPED
-    return shape(rng, chord) if known else guitar_voicing(rng, chord)
+    return shape(rng, chord) if rng.random() < SHAPED else guitar_voicing(rng, chord)
 
 
 def block_voicing(rng: np.random.Generator, chord: Chord) -> list[int]:

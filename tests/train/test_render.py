@@ -87,7 +87,7 @@ def test_the_chords_of_a_chart_follow_one_another_without_gaps(seed: int) -> Non
     assert [start for start, _, _ in segments[1:]] == [end for _, end, _ in segments[:-1]]
 
 
-@pytest.mark.parametrize("voicing", [render.guitar_voicing, render.fingered, render.block_voicing])
+@pytest.mark.parametrize("voicing", [render.guitar_voicing, render.shape, render.block_voicing])
 def test_a_voicing_holds_exactly_the_tones_and_the_bass_at_the_bottom(voicing: object) -> None:
     assert callable(voicing)
     rng = np.random.default_rng(5)
