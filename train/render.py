@@ -141,6 +141,11 @@ def guitar_voicing(rng: np.random.Generator, chord: Chord) -> list[int]:
     return block_voicing(rng, chord)
 
 
+def fretted(frets: str) -> list[int]:
+    """Notes of one of SHAPES as it is written, lowest string first."""
+    return [string + int(fret) for string, fret in zip(OPEN_STRINGS, frets, strict=True) if fret != "x"]
+
+
 def shape(rng: np.random.Generator, chord: Chord) -> list[int]:
     """Notes of one of SHAPES, lowest first, the likelier the lower on the neck.
 
@@ -149,12 +154,12 @@ def shape(rng: np.random.Generator, chord: Chord) -> list[int]:
     """
     found = []
     for frets in SHAPES[chord.quality]:
-        notes = [string + int(fret) for string, fret in zip(OPEN_STRINGS, frets, strict=True) if fret != "x"]
-        barre = (chord.root - notes[0]) % 12
-        notes = [note + barre for note in notes]
+        unbarred = fretted(frets)
+        barre = (chord.root - unbarred[0]) % 12
+        notes = [note + barre for note in unbarred]
         if chord.bass != chord.root:
-            bass = notes[1] - 1 - (notes[1] - 1 - chord.bass) % 12
-            notes = [bass, *notes[1:]]
+            highest = notes[1] - 1
+            notes[0] = highest - (highest - chord.bass) % 12
         if (
             barre <= HIGHEST_BARRE
             and notes[0] >= OPEN_STRINGS[0]

@@ -109,7 +109,7 @@ def test_guitar_voicings_lie_on_the_guitar() -> None:
 @pytest.mark.parametrize("quality", QUALITIES, ids=lambda quality: quality.name)
 def test_known_shapes_hold_exactly_the_tones_of_their_quality_over_its_root(quality: Quality) -> None:
     for frets in render.SHAPES[quality.name]:
-        notes = [string + int(fret) for string, fret in zip(render.OPEN_STRINGS, frets, strict=True) if fret != "x"]
+        notes = render.fretted(frets)
         assert notes == sorted(notes)
         assert {(note - notes[0]) % 12 for note in notes} == set(quality.tones)
 
