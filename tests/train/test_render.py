@@ -14,7 +14,7 @@ from rtchord.chords import NO_BASS, NO_CHORD, QUALITIES, Chord, N, Quality, X, c
 from rtchord.cqt import DEFINITIONS, STAGE, Features, FrameStream
 from rtchord.errors import UserError
 from tests.train.labelling import RECIPE, Counts, Ramp
-from train import render, store
+from train import render, store, strings
 from train.effects import EFFECTS
 from train.label import ordered, targets
 from train.labels import Segment, parse, read_lab
@@ -331,6 +331,30 @@ def test_the_sound_is_kept_with_its_labels(songs: Path, tmp_path: Path) -> None:
     heard = targets(audio, rate, [STAGE], segments=read_lab(path.with_suffix(".lab")))[STAGE]
     assert np.array_equal(heard["class_index"], piece.track["class_index"])
     assert np.corrcoef(heard["features"].ravel(), piece.track["features"].ravel())[0, 1] > 0.98
+
+
+def test_charts_for_guitar_are_played_on_recorded_guitars(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setattr(render, "installed", list)
+    monkeypatch.setattr(render, "PLUCKED", 1.0)
+    monkeypatch.setattr(render, "play", lambda piece, _, rate: np.zeros(round(piece.duration * rate), np.float32))
+    monkeypatch.setattr(strings, "RECORDED", 1.0)
+    monkeypatch.setattr(
+        strings, "recorded", lambda folder, rate: {"quiet": {60: np.zeros(rate, np.float32)}}[folder.name]
+    )
+    monkeypatch.setattr(render, "add_noise", lambda audio, *_: audio)
+    render.render_folder(tmp_path / "made", charts=4, audio=tmp_path / "sound", guitars=[Path("quiet")])
+    render.render_folder(tmp_path / "ours", charts=4, audio=tmp_path / "strings")
+    silent, heard = (
+        [not soundfile.read(path)[0].any() for path in sorted((tmp_path / name).rglob("*.flac"))]
+        for name in ("sound", "strings")
+    )
+    assert all(silent)
+    assert not all(heard)
+
+
+def test_a_folder_that_holds_no_guitar_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="no-guitar"):
+        render.render_folder(tmp_path / "made", charts=1, guitars=[tmp_path / "no-guitar"])
 
 
 def test_hours_take_a_part_of_the_pieces(songs: Path) -> None:
