@@ -87,6 +87,7 @@ CAPO, HIGHEST_CAPO = 0.4, 8  # share of the sampled charts that are moved up, by
 INVERTED = 0.2  # of the sampler's chords, where it is not even
 EVEN_CHARTS = 0.5  # of the sampled charts
 PLUCKED = 0.5  # of the charts for guitar
+SLOWEST_STROKE, LONGEST_PART = 0.3, 0.4  # s over all strings of a guitar; part of what is left until the next stroke
 # How often the other charts draw each quality: common chords often enough to be learnt as a performer plays them,
 # rare ones far more often than in any corpus.
 QUALITY_WEIGHTS = {
@@ -192,27 +193,33 @@ def block_voicing(rng: np.random.Generator, chord: Chord) -> list[int]:
 
 
 class Hand(NamedTuple):
-    """How evenly a player strikes a chord; `EVEN` is a careful one at a keyboard."""
+    """How evenly and how fast a player strikes a chord; `EVEN` is a careful one at a keyboard."""
 
     spread: float = 8.0  # standard deviation of the velocities
     missed: float = 0.0  # share of the notes missed, of those that sound in another octave as well
     brushed: float = 0.0  # share of the other open strings of a guitar that are touched
+    stroke: float = 0.008  # s from the first note to the last, at most
 
 
 EVEN = Hand()
 
 
 def guitarist(rng: np.random.Generator, capo: int = 0) -> Hand:
-    """A hand on strings: where one string hardly sounds, what is left of E:maj is close to E:min."""
+    """A hand on strings: where one string hardly sounds, what is left of E:maj is close to E:min.
+
+    So it is in the midst of a slow stroke: its last strings sound 0.2 s after the first, and until then it may be heard
+    as a chord of its own.
+    """
     brushed = rng.uniform(0, 0.3) if not capo and rng.random() < 0.3 else 0.0
-    return Hand(rng.uniform(4, 28), rng.uniform(0, 0.3), brushed)
+    return Hand(rng.uniform(4, 28), rng.uniform(0, 0.3), brushed, SLOWEST_STROKE * rng.random() ** 1.5)
 
 
 def play_chord(
-    rng: np.random.Generator, track: pretty_midi.Instrument, notes: list[int], start: float, end: float, strum: float,
+    rng: np.random.Generator, track: pretty_midi.Instrument, notes: list[int], start: float, end: float,
     hand: Hand = EVEN,
 ) -> None:  # fmt: skip
-    """One attack: notes spread over `strum` seconds, up or down, as even as the hand is."""
+    """One attack: notes one after the other, up or down, as fast and as even as the hand is."""
+    strum = min(hand.stroke * rng.uniform(0.3, 1.0), LONGEST_PART * (end - start))
     level = rng.uniform(60, 118)
     played = list(notes)
     for pitch in notes[1:]:  # not the bass
@@ -314,7 +321,7 @@ def add_comping(
         inside = beats[(beats > start + 0.1) & (beats < end - 0.1)]
         onsets = [start, *inside[rng.random(inside.size) < busy], end]
         for a, b in pairwise(onsets):
-            play_chord(rng, track, notes, a, b, rng.uniform(0.0, 0.03), hand)
+            play_chord(rng, track, notes, a, b, hand)
 
 
 def inversions(index: int) -> list[int]:
@@ -419,7 +426,7 @@ def chart_piece(rng: np.random.Generator, duration: float = CHART_SECONDS) -> Pi
         if chord != NO_CHORD:
             voicing = fingered(rng, chord) if guitar else block_voicing(rng, chord)
             off = end if follows == NO_CHORD else min(end + rng.uniform(0.0, ringing), latest)
-            play_segment(rng, track, [note + capo for note in voicing], start, end, off, str(style), guitar, hand)
+            play_segment(rng, track, [note + capo for note in voicing], start, end, off, str(style), hand)
     end_where_struck_again(track)
     segments = [(start, end, moved(chord, capo)) for start, end, chord in shapes]
     beats = np.arange(0.0, duration, rng.uniform(0.35, 0.8))
@@ -442,17 +449,16 @@ def end_where_struck_again(track: pretty_midi.Instrument) -> None:
 
 def play_segment(
     rng: np.random.Generator, track: pretty_midi.Instrument, notes: list[int], start: float, end: float, off: float,
-    style: str, guitar: bool, hand: Hand,
+    style: str, hand: Hand,
 ) -> None:  # fmt: skip
     """One chord of a chart in its style: attacks before `end`, what sounds then held until `off`."""
-    strum = rng.uniform(0.0, 0.05) if guitar else rng.uniform(0.0, 0.008)
     if style == "once":
-        play_chord(rng, track, notes, start, off, strum, hand)
+        play_chord(rng, track, notes, start, off, hand)
     elif style == "rhythm":
         step, now = rng.uniform(0.2, 0.6), start
         while now < end - 0.08:
             last = now + step >= end - 0.08
-            play_chord(rng, track, notes, now, off if last else now + step, strum, hand)
+            play_chord(rng, track, notes, now, off if last else now + step, hand)
             now += step
     else:
         step, now, i = rng.uniform(0.08, 0.25), start, 0

@@ -128,7 +128,7 @@ def test_a_hand_misses_only_notes_that_sound_in_another_octave() -> None:
     for chord in CHORDS:
         track = pretty_midi.Instrument(0)
         notes = render.guitar_voicing(rng, chord)
-        render.play_chord(rng, track, notes, 0.0, 1.0, 0.0, hand)
+        render.play_chord(rng, track, notes, 0.0, 1.0, hand)
         played = [note.pitch for note in track.notes]
         assert min(played) == notes[0]
         assert {pitch % 12 for pitch in played} >= {pitch % 12 for pitch in notes if pitch % 12 != chord.bass}
@@ -138,11 +138,30 @@ def test_a_hand_misses_only_notes_that_sound_in_another_octave() -> None:
 def test_brushed_strings_are_the_softest() -> None:
     rng = np.random.default_rng(13)
     track = pretty_midi.Instrument(0)
-    render.play_chord(rng, track, [50, 57, 62, 66], 0.0, 1.0, 0.02, render.Hand(spread=0.0, brushed=1.0))
+    render.play_chord(rng, track, [50, 57, 62, 66], 0.0, 1.0, render.Hand(spread=0.0, brushed=1.0))
     levels = {note.pitch: note.velocity for note in track.notes}
     assert set(levels) == {50, 57, 62, 66, *render.OPEN_STRINGS}
     brushed = [levels[pitch] for pitch in render.OPEN_STRINGS if pitch not in (50, 57, 62, 66)]
     assert max(brushed) <= 0.5 * levels[57]
+
+
+@pytest.mark.parametrize(("end", "longest"), [(3.0, 0.3), (0.2, 0.2 * render.LONGEST_PART)])
+def test_a_stroke_lasts_as_long_as_the_hand_and_the_time_let_it(end: float, longest: float) -> None:
+    rng = np.random.default_rng(14)
+    for _ in range(20):
+        track = pretty_midi.Instrument(0)
+        render.play_chord(rng, track, [40, 47, 52, 56, 59, 64], 0.0, end, render.Hand(stroke=0.3))
+        starts = sorted(note.start for note in track.notes)
+        assert starts[0] == 0.0
+        assert min(0.09, longest) - 1e-9 <= starts[-1] <= longest + 1e-9
+
+
+def test_guitarists_stroke_fast_and_slowly() -> None:
+    rng = np.random.default_rng(15)
+    strokes = [render.guitarist(rng).stroke for _ in range(300)]
+    assert max(strokes) <= render.SLOWEST_STROKE
+    assert 0.2 < np.mean(np.array(strokes) < 0.05) < 0.4
+    assert 0.3 < np.mean(np.array(strokes) > 0.15) < 0.5
 
 
 @pytest.mark.parametrize("seed", range(20))
@@ -150,7 +169,7 @@ def test_a_chord_that_rings_on_is_not_struck_again(seed: int) -> None:
     for style in ("once", "rhythm", "arpeggio"):
         track = pretty_midi.Instrument(0)
         rng = np.random.default_rng(seed)
-        render.play_segment(rng, track, [48, 52, 55], 1.0, 2.0, 3.5, style, True, render.EVEN)
+        render.play_segment(rng, track, [48, 52, 55], 1.0, 2.0, 3.5, style, render.EVEN)
         assert max(note.start for note in track.notes) < 2.0
         assert max(note.end for note in track.notes) == 3.5
 
