@@ -6,8 +6,9 @@ change is named within a few frames and an unclear one waits for more evidence. 
 which the winner's evidence last left zero.
 
 That the old chord is over is often clear before it is clear which one follows. So a challenger must also be the most
-likely one now, by a factor of `lead` over the next challenger: that spares the player a wrong name for an instant
-(measured: a tenth fewer events at the same latency).
+likely one now, by a factor of `lead` over the next challenger: that spares the player a wrong name for an instant. More
+than a small lead is paid for elsewhere: an inverted chord shares two notes with one of another root, and is then waited
+for (docs/training.md has what was measured).
 
 Four thresholds, because four mistakes cost differently:
 * `change`: to another chord *family* (root and third, or N). Posteriors are summed over the family, so that doubt
@@ -74,19 +75,19 @@ class DecoderSettings(BaseModel):
     start: float = Field(gt=0)
     refine: float = Field(gt=0)
     bass: float = Field(gt=0)
-    inversion: float = Field(0.6, gt=0, le=1, description="bass posterior that makes a new chord start inverted")
+    inversion: float = Field(0.3, gt=0, le=1, description="bass posterior that makes a new chord start inverted")
     settle: float = Field(0.46, ge=0, description="s after a change of family in which quality and bass are open")
     fresh: float = Field(1 / 3, gt=0, le=1, description="part of `refine` and `bass` that is enough until then")
     repeat: float = Field(0.3, ge=0, lt=1, description="part of a chord's prior that is its share of what was shown")
     memory: float = Field(120.0, gt=0, description="s over which that share is a mean")
-    lead: float = Field(2.0, ge=1, description="posterior of a new family over that of the next challenger")
+    lead: float = Field(1.3, ge=1, description="posterior of a new family over that of the next challenger")
     step_limit: float = Field(5.0, gt=0, description="most evidence that one frame may add or take away")
 
 
 PRESETS: dict[str, DecoderSettings] = {
-    "fast": DecoderSettings(change=1.5, start=6.0, refine=16.0, bass=24.0, lead=1.5),
-    "balanced": DecoderSettings(change=6.0, start=16.0, refine=40.0, bass=50.0),
-    "steady": DecoderSettings(change=10.0, start=24.0, refine=48.0, bass=80.0),
+    "fast": DecoderSettings(change=2.0, start=6.0, refine=16.0, bass=24.0),
+    "balanced": DecoderSettings(change=7.0, start=16.0, refine=44.0, bass=50.0),
+    "steady": DecoderSettings(change=12.0, start=24.0, refine=48.0, bass=80.0),
 }
 
 # Family of each class: root * 3 + (0 minor third, 1 major third, 2 suspended); N has its own, X none.

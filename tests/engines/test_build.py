@@ -204,7 +204,7 @@ def test_the_command_exports_and_lists(weights: Path, own: Path) -> None:
     listed = subprocess.run([*command, "list"], capture_output=True, text=True, check=True).stdout.splitlines()
     assert "cannot be used" in listed[0]
     assert "has another hash" in listed[0]
-    assert "2e1d-live-6, onnx fp32, step, 1 stream, verified" in listed[1]
+    assert "2e1d-live-7, onnx fp32, step, 1 stream, verified" in listed[1]
 
 
 @pytest.mark.parametrize(

@@ -421,7 +421,7 @@ def test_transcribe_writes_the_whole_file_as_lab(sound: Path, tmp_path: Path) ->
     path = tmp_path / "out.lab"
     done = rtchord("transcribe", sound, "-o", path)
     assert (done.returncode, done.stdout) == (0, "")
-    assert "engine 2e1d-live-6, onnx fp32" in only_sentence(done.stderr)
+    assert "engine 2e1d-live-7, onnx fp32" in only_sentence(done.stderr)
     intervals, labels = mir_eval.io.load_labeled_intervals(str(path))
     assert intervals[0, 0] == 0.0
     assert intervals[-1, 1] == pytest.approx(2.0)

@@ -172,7 +172,7 @@ def test_absurd_sizes_are_refused_before_anything_is_allocated(copy: Path, cache
 def test_auto_takes_the_shipped_engine_where_no_other_is_built() -> None:
     chosen, why = engine.choose()
     assert chosen.manifest.backend == "onnx"
-    assert why == "engine 2e1d-live-6, onnx fp32, as no other is built here"
+    assert why == "engine 2e1d-live-7, onnx fp32, as no other is built here"
 
 
 class Fake(Stepper):
@@ -202,7 +202,7 @@ def gpu(own: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 def test_auto_takes_the_best_that_is_verified_here() -> None:
     chosen, why = engine.choose()
     assert isinstance(chosen, Fake)
-    assert why == "engine 2e1d-live-6, tensorrt fp32 on NVIDIA A, the best that is verified on this machine"
+    assert why == "engine 2e1d-live-7, tensorrt fp32 on NVIDIA A, the best that is verified on this machine"
 
 
 @pytest.mark.parametrize(
