@@ -46,9 +46,9 @@ class Measured(NamedTuple):
 
 
 LATENCIES: dict[Latency, Measured] = {
-    "fast": Measured(72, 84, 2.07, 1.90),
-    "balanced": Measured(96, 109, 1.40, 1.26),
-    "steady": Measured(118, 129, 1.29, 1.16),
+    "fast": Measured(74, 86, 2.01, 1.69),
+    "balanced": Measured(96, 113, 1.39, 1.23),
+    "steady": Measured(121, 138, 1.27, 1.14),
 }
 _LATENCIES_TOLD = "; ".join(
     f"{name} {row.strums_ms} to {row.songs_ms} ms, {row.strums_names} to {row.songs_names} names a change"
