@@ -58,7 +58,7 @@ def cents_off(sound: Float32, pitch: int, rate: int) -> float:
     """Cents, within +-120, by which the first four partials of `sound` (n,) lie above those of MIDI `pitch`."""
     part = sound[: round(1.5 * rate)]
     spectrum = np.sqrt(np.abs(np.fft.rfft(part * np.hanning(part.size), 1 << 17)))
-    bins = 440.0 * 2 ** ((pitch - 69) / 12) * (1 << 17) / rate
+    bins = pretty_midi.note_number_to_hz(pitch) * (1 << 17) / rate
     candidates = np.arange(-120.0, 121.0, 4.0)
     partials = np.arange(1, 5)[:, None] * bins * 2 ** (candidates / 1200)
     return float(candidates[np.interp(partials, np.arange(spectrum.size), spectrum).sum(axis=0).argmax()])
@@ -110,6 +110,7 @@ def play(
     ring, detune = rng.uniform(1.0, 8.0), rng.uniform(0.0, 6.0)  # s to fall by 60 dB at 110 Hz; cents of mistuning
     tuning = {pitch: cents + rng.normal(0, detune / 2) for pitch in range(128)}
     hardness = rng.uniform(0.15, 0.9)
+    damp = 10 ** (-3 / rate / DAMPED_SECONDS)  # a sample
     for pitch, start, end, velocity in notes:
         period = rate / (440.0 * 2 ** ((pitch - 69 + tuning[pitch] / 100) / 12))
         first, held = round(start * rate), round((end - start) * rate)
@@ -117,10 +118,9 @@ def play(
         if size <= 0 or period < 8:
             continue
         fall = ring * (110.0 * period / rate) ** 0.5
-        damp = 10 ** (-3 / rate / DAMPED_SECONDS)  # a sample
         if guitar is not None:
             source = min(guitar, key=lambda other: abs(other - pitch - lent))
-            note = _recorded_note(guitar[source], rate / period / (440.0 * 2 ** ((source - 69) / 12)), size)
+            note = _recorded_note(guitar[source], 2 ** ((pitch + tuning[pitch] / 100 - source) / 12), size)
             note = lfilter([velocity], [1.0, (hardness - 1.0) * (1.0 - velocity)], note).astype(np.float32)
             late = max(1, round(pick * period))
             note[late:] -= depth * note[:-late]
