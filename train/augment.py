@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict, Field
 from torch import Tensor
 from torch.nn import functional
@@ -138,10 +139,18 @@ def disturb(x: Tensor, rng: np.random.Generator, features: Features) -> Tensor:
     return torch.log(torch.hypot(magnitude(x, features) * 10 ** (gain / 20), noise_level) + features.log_offset)
 
 
-def augmented(x: Tensor, rng: np.random.Generator, settings: Augmentation, features: Features) -> Tensor:
-    """Clips (batch, frames, bins) with everything that leaves their targets as they are; a function of `rng`."""
+def augmented(
+    x: Tensor, rng: np.random.Generator, settings: Augmentation, features: Features,
+    pitched: NDArray[np.bool_] | None = None,
+) -> Tensor:  # fmt: skip
+    """Clips (batch, frames, bins) with everything that leaves their targets as they are; a function of `rng`.
+
+    `pitched` (batch,): which of them are music, that may be out of tune; all of them where it is not said.
+    """
     if settings.detune:
         cents = rng.uniform(-settings.detune, settings.detune, len(x)).astype(np.float32)
+        if pitched is not None:
+            cents *= pitched
         x = detune(x, torch.from_numpy(cents), features)
     if settings.mixture:
         x = mix(x, rng, settings.mixture, features)

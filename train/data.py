@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn import functional
 
-from rtchord.chords import N_BASS, N_CLASSES, N_QUALITIES, X
+from rtchord.chords import N_BASS, N_CLASSES, N_QUALITIES, N, X
 from rtchord.cqt import DEFINITIONS
 from rtchord.errors import UserError
 from train import store
@@ -81,6 +81,8 @@ class Tracks:
                 f"track {without!r} of {where!r} has no {wanted}; keep such tracks in a folder of their own"
             )
         self.lengths = np.array([len(one.track["features"]) for one in self.opened])
+        # What has no chord has no key: the hum of the mains is learnt where it is.
+        self.pitched = np.array([self.soft or bool((one.track["class_index"] != N).any()) for one in self.opened])
         self.teacher = teacher and targets == "true"
         widths = (
             {one.track["embedding"].shape[1] for one in self.opened if "embedding" in one.track} if embedding else set()
@@ -136,7 +138,7 @@ class Tracks:
     ) -> Batch:  # fmt: skip
         """`size` augmented crops of `frames` frames; true labels just after a change weigh `early` times as much."""
         which, first = self.crops(rng, size, frames)
-        shifts = rng.integers(SHIFTS[0], SHIFTS[1] + 1, size)
+        shifts = rng.integers(SHIFTS[0], SHIFTS[1] + 1, size) * self.pitched[which]
         plain = self.at(which, first, frames, early)
         moved = [
             shift(plain.frames[i], plain.classes[i], plain.bass[i], int(s), self.features) for i, s in enumerate(shifts)
@@ -146,7 +148,7 @@ class Tracks:
         if teacher is not None and teacher_bass is not None:
             pairs = [transpose(teacher[i], teacher_bass[i], int(s)) for i, s in enumerate(shifts)]
             teacher, teacher_bass = (torch.stack(parts) for parts in zip(*pairs, strict=True))
-        x = augmented(x, rng, augmentation, self.features)
+        x = augmented(x, rng, augmentation, self.features, self.pitched[which])
         return Batch(
             x, classes, bass, plain.known, plain.bass_known, teacher, teacher_bass, plain.embedding, plain.piece
         )

@@ -1,4 +1,4 @@
-"""What lies between an instrument and a recognizer: tuning, talk, a room, noise, hum, level, clipping, a codec.
+"""What lies between an instrument and a recognizer: tuning, talk, a room, noise, hum, fans, level, clipping, a codec.
 
 `Effects` holds the share of tracks that get each effect and the ranges its strength is drawn from (evenly). Every
 effect is a pure function of the audio and a numpy Generator. None of them moves an attack: the direct sound of a room
@@ -11,7 +11,7 @@ import io
 import shutil
 import subprocess
 from functools import lru_cache
-from itertools import product
+from itertools import pairwise, product
 from typing import NamedTuple
 
 import numpy as np
@@ -54,11 +54,20 @@ class Effects(BaseModel, frozen=True, extra="forbid"):
     # Noise on every track: dB below the music (power), or below full scale where there is none; the exponent with
     # which its amplitude falls with frequency (0 white, 0.5 pink, 1 brown).
     noise_below: Span = (15, 70)
-    noise_alone_below: Span = (0, 30)
     noise_slope: Span = (0, 1)
-    # Mains hum, dB below the music.
-    hum: float = 0.2
-    hum_below: Span = (20, 50)
+    # What an idle stage sounds like: hum of the mains or a fan, dB below the music.
+    idle: float = 0.3
+    idle_below: Span = (15, 60)
+    fan: float = 0.25  # share of those that are a fan
+    # Where there is no music: dB of all noise below full scale (power); shares of tracks that hold noise, and the idle
+    # stage; dB of the noise below the latter where they hold both.
+    alone_below: Span = (5, 70)
+    noise_alone: float = 0.3
+    idle_alone: float = 0.4
+    hiss_below: Span = (-10, 40)
+    # Share of those tracks that sound alike all the time; of a stretch of the others, the chance that it is silent.
+    all_the_time: float = 0.4
+    off: float = 0.2
     # dB below full scale; and clipping, at CLIPPED_AT of the peak.
     level_below: Span = (0, 26)
     clipping: float = 0.1
@@ -173,30 +182,93 @@ def add_room(audio: Float32, rng: np.random.Generator, rate: int, effects: Effec
 # --- noise ------------------------------------------------------------------------------------------------------------
 
 
-def add_noise(audio: Float32, rng: np.random.Generator, rate: int, effects: Effects = EFFECTS) -> Float32:
-    """Noise (white to brown), mains hum, level and at times clipping. Silence becomes noise of any loudness."""
-    peak = float(np.abs(audio).max())
-    audio = audio / (peak or 1.0)
-    rms = float(np.sqrt(np.mean(audio**2)))
-    slope = rng.uniform(*effects.noise_slope)
-    n = 1 << 17
+def unit(sound: NDArray[np.float64]) -> NDArray[np.float64]:
+    """The sound with a power of 1."""
+    return sound / np.sqrt(np.mean(sound**2))
+
+
+def hiss(rng: np.random.Generator, size: int, effects: Effects = EFFECTS) -> NDArray[np.float64]:
+    """Noise between white and brown, (size,), of unit power; it repeats after some seconds."""
+    slope, n = rng.uniform(*effects.noise_slope), 1 << 17
     spectrum = np.fft.rfft(rng.standard_normal(n)) / np.maximum(np.arange(n // 2 + 1), 20) ** slope
-    noise = np.fft.irfft(spectrum).astype(np.float32)
-    noise = np.tile(noise / noise.std(), audio.size // n + 1)[: audio.size]
+    return np.resize(unit(np.fft.irfft(spectrum)), size)
+
+
+def partials(
+    rng: np.random.Generator, frequency: NDArray[np.float64], level: NDArray[np.float64], size: int, rate: int
+) -> NDArray[np.float64]:
+    """Steady sinusoids of `frequency` (n,) in Hz and `level` (n,) in dB, of unit power in all; what is too high for
+    `rate` is left out."""
+    heard = frequency < 0.45 * rate
+    phase = rng.uniform(0, 2 * np.pi, frequency.size)
+    t = np.arange(size) / rate
+    sound = np.zeros(size)
+    for f, db, start in zip(frequency[heard], level[heard], phase[heard], strict=True):
+        sound += 10 ** (db / 20) * np.sin(2 * np.pi * f * t + start)
+    return unit(sound)
+
+
+def hum(rng: np.random.Generator, size: int, rate: int) -> NDArray[np.float64]:
+    """Hum of the mains, (size,), of unit power, of any of the shapes that it has: a sine, the buzz of a rectifier at
+    twice its frequency, the comb of a dimmer. Every harmonic has a level of its own."""
+    mains = rng.choice([50.0, 60.0]) * rng.uniform(0.998, 1.002)
+    k = np.arange(1, int(rng.integers(1, 41)) + 1)
+    level = -20 * rng.uniform(0.0, 2.5) * np.log10(k) + rng.normal(0, rng.uniform(0, 8), k.size)
+    level[k % 2 == 0] += rng.uniform(-30, 0) * rng.integers(0, 2)  # symmetrical waves have odd harmonics alone
+    level[k % 2 == 1] += rng.uniform(-40, 0) * (rng.random() < 0.25)  # a rectifier makes even ones
+    return partials(rng, mains * k, level, size, rate)
+
+
+def fan(rng: np.random.Generator, size: int, rate: int, effects: Effects = EFFECTS) -> NDArray[np.float64]:
+    """A fan, (size,), of unit power: the harmonics of its blades, other whistles of its own, and rushing air."""
+    blades = rng.uniform(40, 400) * np.arange(1, int(rng.integers(2, 9)))
+    whistles = rng.uniform(100, 3000, int(rng.integers(0, 4)))
+    frequency = np.concatenate((blades, whistles))
+    level = -rng.uniform(0, 25, frequency.size)
+    tones = partials(rng, frequency, level, size, rate)
+    return unit(tones * 10 ** (-rng.uniform(-10, 20) / 20) + hiss(rng, size, effects))
+
+
+def idle(rng: np.random.Generator, size: int, rate: int, effects: Effects = EFFECTS) -> NDArray[np.float64]:
+    """Hum or a fan, (size,), of unit power."""
+    return fan(rng, size, rate, effects) if rng.random() < effects.fan else hum(rng, size, rate)
+
+
+def noise_alone(rng: np.random.Generator, size: int, rate: int, effects: Effects = EFFECTS) -> NDArray[np.float64]:
+    """What is heard of a stage on which nobody plays, (size,): noise, hum, a fan, or two of them, all the time or in
+    stretches, as when somebody switches an amplifier on."""
+    stretches = 1 if rng.random() < effects.all_the_time else int(rng.integers(2, 9))
+    edges = [0, *np.sort(rng.integers(0, size, stretches - 1)), size]
+    sound = np.zeros(size)
+    for start, end in pairwise(edges):
+        if end == start or (stretches > 1 and rng.random() < effects.off):
+            continue
+        chance = rng.random()
+        if chance < effects.noise_alone:
+            part = hiss(rng, end - start, effects)
+        else:
+            part = idle(rng, end - start, rate, effects)
+            if chance >= effects.noise_alone + effects.idle_alone:
+                part = unit(part + hiss(rng, end - start, effects) * 10 ** (-rng.uniform(*effects.hiss_below) / 20))
+        sound[start:end] = part * 10 ** (-rng.uniform(*effects.alone_below) / 20)
+    return sound
+
+
+def add_noise(audio: Float32, rng: np.random.Generator, rate: int, effects: Effects = EFFECTS) -> Float32:
+    """Noise (white to brown), hum or a fan, level and at times clipping. Silence becomes noise of any loudness."""
+    peak = float(np.abs(audio).max())
     if peak == 0:
-        rms = 10 ** (-rng.uniform(*effects.noise_alone_below) / 20)
-        audio = audio + noise * rms
-    else:
-        audio = audio + noise * rms * 10 ** (-rng.uniform(*effects.noise_below) / 20)
-    if rng.random() < effects.hum:
-        mains = rng.choice([50.0, 60.0])
-        t = np.arange(audio.size) / rate
-        hum = sum(np.sin(2 * np.pi * mains * k * t + rng.uniform(0, 6)) / k for k in (1, 2, 3))
-        audio = audio + hum * rms * 10 ** (-rng.uniform(*effects.hum_below) / 20)
-    audio = audio * 10 ** (-rng.uniform(*effects.level_below) / 20)
+        return noise_alone(rng, audio.size, rate, effects).astype(np.float32)
+    sound = audio.astype(np.float64) / peak
+    rms = float(np.sqrt(np.mean(sound**2)))
+    sound += hiss(rng, audio.size, effects) * (rms * 10 ** (-rng.uniform(*effects.noise_below) / 20))
+    if rng.random() < effects.idle:
+        sound += idle(rng, audio.size, rate, effects) * (rms * 10 ** (-rng.uniform(*effects.idle_below) / 20))
+    sound *= 10 ** (-rng.uniform(*effects.level_below) / 20)
     if rng.random() < effects.clipping:
-        audio = np.clip(audio, -CLIPPED_AT * np.abs(audio).max(), CLIPPED_AT * np.abs(audio).max())
-    return audio.astype(np.float32)
+        most = CLIPPED_AT * np.abs(sound).max()
+        sound = np.clip(sound, -most, most)
+    return sound.astype(np.float32)
 
 
 # --- codec ------------------------------------------------------------------------------------------------------------

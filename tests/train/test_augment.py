@@ -180,3 +180,14 @@ def test_both_sets_of_bins_are_masked_and_equalised_alike() -> None:
 def test_an_unknown_option_is_refused() -> None:
     with pytest.raises(ValidationError, match="reverb"):
         augment.Augmentation.model_validate({"reverb": 1})
+
+
+def test_what_is_no_music_is_not_out_of_tune() -> None:
+    x = torch.full((40, 4, FEATURES.bins), float(np.log(FEATURES.log_offset)))
+    x[..., 71] = 5.0  # between two bins a detuned clip is lower
+    pitched = np.arange(40) % 2 == 0
+    chosen = augment.Augmentation(detune=50.0)
+    moved = augment.augmented(x, np.random.default_rng(1), chosen, FEATURES, pitched)
+    still = augment.augmented(x, np.random.default_rng(1), chosen, FEATURES, np.zeros(40, bool))
+    assert torch.equal(moved[~pitched], still[~pitched])
+    assert not torch.isclose(moved[pitched], still[pitched]).all(dim=(1, 2)).any()

@@ -12,6 +12,7 @@ from rtchord.chords import N_BASS, N_CLASSES, NO_BASS, N, X, class_index
 from rtchord.cqt import Features
 from rtchord.errors import UserError
 from train import data, store
+from train.augment import Augmentation
 from train.labels import parse
 
 FEATURES = Features()
@@ -126,6 +127,18 @@ def test_unknown_chords_are_not_learnt_but_no_chord_is(tmp_path: Path) -> None:
     assert batch.known.all()
     assert (batch.classes.argmax(-1) == N).all()
     assert (batch.bass.argmax(-1) == NO_BASS).all()
+
+
+def test_what_has_no_chord_keeps_its_pitch(tmp_path: Path) -> None:
+    """One bin is loud: hum is learnt where the mains have it, a chord at every pitch."""
+    for label, places in (("N", 1), ("C:maj", 12)):
+        track = hard_track(30, SILENCE, label)
+        track["features"][:, 70] = 3.0
+        write(tmp_path / label[0], a=track)
+        batch = data.Tracks([tmp_path / label[0]], "live", "true").batch(
+            np.random.default_rng(0), 60, 5, augmentation=Augmentation(detune=0.0)
+        )
+        assert len(set(batch.frames.mean(1).argmax(-1).tolist())) == places, label
 
 
 def test_frames_without_a_label_are_not_learnt(tmp_path: Path) -> None:

@@ -139,6 +139,60 @@ def test_tunings_keep_to_their_shares_and_ranges() -> None:
     assert np.mean(np.abs(cents) <= 10) > 0.5
 
 
+def spectrum(sound: np.ndarray) -> np.ndarray:
+    """Power at each whole Hz of a sound of whole seconds, from its first second on, as shares of all."""
+    power = np.abs(np.fft.rfft(sound.reshape(-1, RATE), axis=1)) ** 2
+    return power.mean(0) / power.mean(0).sum()
+
+
+def test_hum_lies_on_the_harmonics_of_the_mains() -> None:
+    found = set()
+    for seed in range(40):
+        power = spectrum(effects.hum(np.random.default_rng(seed), 4 * RATE, RATE))
+        near = {
+            mains: sum(power[max(0, k - 6) : k + 7].sum() for k in range(mains, 40 * mains, mains))
+            for mains in (50, 60)
+        }
+        mains = max(near, key=near.get)
+        assert near[mains] > 0.9
+        found.add(mains)
+    assert found == {50, 60}
+
+
+def test_hum_has_many_shapes() -> None:
+    shapes = [spectrum(effects.hum(np.random.default_rng(seed), RATE, RATE)) for seed in range(200)]
+    strongest = [int(shape.argmax()) for shape in shapes]
+    assert {round(f / 10) for f in strongest} >= {5, 6, 10, 12, 15}  # also at twice the frequency, and above
+    assert min(shape.max() for shape in shapes) < 0.3  # a comb
+    assert max(shape.max() for shape in shapes) > 0.7  # a sine
+
+
+def test_an_idle_stage_sounds_at_any_level_alike_or_in_stretches() -> None:
+    tracks = [effects.noise_alone(np.random.default_rng(seed), 8 * RATE, RATE) for seed in range(60)]
+    levels = [20 * np.log10(np.sqrt(np.mean(track**2)) + 1e-9) for track in tracks]
+    assert min(levels) < -60
+    assert max(levels) > -12
+    silent = [bool((track.reshape(-1, RATE // 5) == 0).all(1).any()) for track in tracks]
+    assert 0.1 < np.mean(silent) < 0.7
+
+
+def test_silence_becomes_the_noise_of_an_idle_stage_as_loud_as_it_is() -> None:
+    found = effects.add_noise(np.zeros(RATE, np.float32), np.random.default_rng(5), RATE)
+    assert np.array_equal(found, effects.noise_alone(np.random.default_rng(5), RATE, RATE).astype(np.float32))
+
+
+def test_hum_is_laid_over_music_as_far_below_it_as_is_asked() -> None:
+    only = EFFECTS.model_copy(update={"idle": 1.0, "fan": 0.0, "clipping": 0.0, "noise_below": (200.0, 200.0)})
+    levels = {}
+    for below in (15.0, 40.0):
+        with_hum = only.model_copy(update={"idle_below": (below, below), "level_below": (0.0, 0.0)})
+        sound = effects.add_noise(music(), np.random.default_rng(0), RATE, with_hum)
+        clean = music() / np.abs(music()).max()
+        levels[below] = 20 * np.log10(np.sqrt(np.mean((sound - clean) ** 2)) / np.sqrt(np.mean(clean**2)))
+    assert levels[15.0] == pytest.approx(-15, abs=0.1)
+    assert levels[40.0] == pytest.approx(-40, abs=0.1)
+
+
 def test_noise_on_silence_is_heard() -> None:
     noise = effects.add_noise(np.zeros(RATE, np.float32), np.random.default_rng(0), RATE)
     assert noise.std() > 1e-4
