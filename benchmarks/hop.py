@@ -30,11 +30,12 @@ from rtchord.cqt import SlidingCQT
 from rtchord.cqt.latency import resampler_of
 from rtchord.decoder import PRESETS, Decoder
 from rtchord.events import ChordEvent
+from rtchord.gate import Gate
 from rtchord.outputs import osc
 from rtchord.outputs.messages import change, voicing
 from rtchord.outputs.midi import MidiOutput
 from rtchord.outputs.text import TextOutput
-from rtchord.recognizer import Gate, Recognizer
+from rtchord.recognizer import Recognizer
 from rtchord.settings import GATE_DBFS
 from tests import rig
 
@@ -95,7 +96,7 @@ def hop_cost(engine_folder: Path | None, hops: int) -> dict[str, object]:
         "capture": timings(_capturing(audio, size), hops),
         "resample": timings(lambda i: resampler.push(blocks[i % 64]), hops),
         "cqt": timings(lambda _: transform.push(hop, out), hops),
-        "gate": timings(lambda i: gate.silent(frames[i % 64]), hops),
+        "gate": timings(lambda i: gate.silent(frames[i % 64], False), hops),
         "model": timings(lambda i: engine.step(frames[i % 64]), hops),
         "decode": timings(lambda i: decoder.push(next(frame), classes[i % 64], bass[i % 64]), hops),
         "whole": timings(lambda i: recognizer.push(blocks[i % 64]), hops),

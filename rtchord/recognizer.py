@@ -18,80 +18,17 @@ from numpy.typing import NDArray
 from rtchord import engine as engines
 from rtchord.audio.files import read_mono
 from rtchord.chords import N_BASS, N_CLASSES, NO_BASS, NO_CHORD, Chord, N
-from rtchord.cqt import Features, FrameStream, WindowStream
+from rtchord.cqt import FrameStream, WindowStream
 from rtchord.decoder import PRESETS, TUNED_HOP, Decision, Decoder, DecoderSettings, smooth
 from rtchord.engine import Engine
 from rtchord.errors import UserError
 from rtchord.events import ChordEvent
+from rtchord.gate import Gate
 from rtchord.settings import GATE_DBFS
 
 Float32 = NDArray[np.float32]
 
-STEADY_DB, MARGIN_DB = 20.0, 8.0  # see Gate
-STEADY_SECONDS, MEAN_SECONDS = 2.0, 0.23
 OFFLINE_PENALTY = 20.0  # nats for a change in the offline decode
-_NATS_PER_DB = np.log(10) / 20
-
-
-class Gate:
-    """Tells frames in which somebody plays from silence and from the hum of an idle amplifier.
-
-    A frame without a sounding bin is silence, whatever the model thinks of it. A bin sounds if a sinusoid there would
-    be above `gate` dBFS and, up to STEADY_DB more than that, also MARGIN_DB above the hum that is known of that bin:
-    the least of its mean level in the last stretch of STEADY_SECONDS over which that changed by less than MARGIN_DB.
-    Hum keeps its level for so long; what is played is struck, decays and moves on. When the level falls below the
-    hum, that was none, or it is over. Hiss needs no gate: the model knows it. Of a frame's sets of bins the first is
-    heard, whose narrow bins hold the least noise.
-    """
-
-    def __init__(self, features: Features, gate: float) -> None:
-        features = features.sets[0]
-        self._bins = features.bins
-        full_scale = np.log(np.sqrt(features.lengths) / 2)  # log magnitude of a sinusoid of 0 dBFS
-        self._least, self._most = (
-            np.log(np.exp(full_scale + level * _NATS_PER_DB) + features.log_offset).astype(np.float32)
-            for level in (gate, gate + STEADY_DB)
-        )
-        self._margin = np.float32(MARGIN_DB * _NATS_PER_DB)
-        self._stretch = max(1, round(STEADY_SECONDS * features.frame_rate))
-        self._filled = round(features.longest_ms / 1000 * features.frame_rate)  # frames until all windows are
-        self._share = np.float32(1 / (MEAN_SECONDS * features.frame_rate))
-        self._mean, self._lowest, self._highest, self._hum, self._limit = np.empty((5, features.bins), np.float32)
-        self._yes = np.empty(features.bins, np.bool_)
-        self.reset()
-
-    def reset(self) -> None:
-        """Begin a new stream, of whose noise nothing is known: it may be hum until it changes."""
-        self._hum.fill(np.inf)
-        self._lowest.fill(np.inf)
-        self._highest.fill(-np.inf)
-        self._frames = 0
-
-    def silent(self, frame: Float32) -> bool:
-        """Whether nobody plays in this frame (bins,); to be given every frame of the stream, in order."""
-        if frame.size > self._bins:
-            frame = frame[: self._bins]
-        self._frames += 1
-        limit = self._limit
-        if self._frames <= self._filled:  # the windows still hold what was before the stream
-            np.copyto(self._mean, frame)
-        else:
-            np.subtract(frame, self._mean, out=limit)
-            np.multiply(limit, self._share, out=limit)
-            np.add(self._mean, limit, out=self._mean)
-            np.minimum(self._lowest, self._mean, out=self._lowest)
-            np.maximum(self._highest, self._mean, out=self._highest)
-            np.minimum(self._hum, self._mean, out=self._hum)
-            if self._frames % self._stretch == 0:
-                np.subtract(self._highest, self._lowest, out=limit)
-                np.less(limit, self._margin, out=self._yes)
-                np.copyto(self._hum, self._lowest, where=self._yes)
-                self._lowest.fill(np.inf)
-                self._highest.fill(-np.inf)
-        np.add(self._hum, self._margin, out=limit)
-        np.clip(limit, self._least, self._most, out=limit)
-        np.less(frame, limit, out=self._yes)
-        return bool(self._yes.all())
 
 
 class Answers:
@@ -139,7 +76,7 @@ class Answers:
             whole = heard.ndim == 2  # a window and not a frame
             answer = self.engine.look(heard) if whole else self.engine.step(heard)
             answered = heard[-1 - self._lookahead] if whole else heard
-            self._silent.append(self._gate.silent(answered))
+            self._silent.append(self._gate.silent(answered, answer[0][N] > 0.5))
             if number >= self._lookahead:
                 silent = self._silent[-1 if whole else 0]
                 classes, bass = (self._n_classes, self._n_bass) if silent else answer

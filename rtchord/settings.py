@@ -61,7 +61,7 @@ Format = Literal["auto", "display", "plain", "jsonl"]
 RECORDINGS = (".mid", ".lab", ".jsonl")
 
 
-GATE_DBFS = -65.0
+GATE_DBFS = -90.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -148,7 +148,7 @@ class InputSettings(_Section):
         None, description="channels to mix, such as 3 or 1,2 (default: all)"
     )
     gate: float = Field(
-        GATE_DBFS, ge=-120, le=0, description="dBFS below which the input counts as silence; steady hum up to 20 more"
+        GATE_DBFS, ge=-120, le=0, description="dBFS of a sinusoid below which the input counts as silence"
     )
     reconnect: bool = Field(True, description="wait for a lost audio input to return, instead of ending with code 3")
 
