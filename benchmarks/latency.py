@@ -35,6 +35,7 @@ import soundfile
 import soxr
 from numpy.typing import NDArray
 
+from benchmarks import rig
 from benchmarks.hop import QUANTILES, RATE, hop_cost
 from rtchord import engine as engines
 from rtchord.audio.files import read_mono
@@ -47,7 +48,6 @@ from rtchord.names import Naming
 from rtchord.outputs.messages import voicing
 from rtchord.recognizer import Recognizer
 from rtchord.settings import NameSettings
-from tests import rig
 from train.labels import parse, read_lab
 from train.results import load_average
 
