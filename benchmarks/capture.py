@@ -28,8 +28,8 @@ from typing import Any
 import numpy as np
 import soundfile
 
+from benchmarks import rig
 from rtchord.errors import UserError
-from tests import rig
 
 RATE = 48_000
 PERIODS = (64, 128, 256, 512)

@@ -22,6 +22,7 @@ from unittest import mock
 
 import numpy as np
 
+from benchmarks import rig
 from rtchord import engine as engines
 from rtchord.audio.mix import MonoMix
 from rtchord.audio.ring import RingBuffer
@@ -37,7 +38,6 @@ from rtchord.outputs.midi import MidiOutput
 from rtchord.outputs.text import TextOutput
 from rtchord.recognizer import Recognizer
 from rtchord.settings import GATE_DBFS
-from tests import rig
 
 RATE = 48_000  # what most devices run at
 PERIOD = 256  # frames

@@ -35,6 +35,7 @@ import soundfile
 import soxr
 from numpy.typing import NDArray
 
+from benchmarks import rig
 from benchmarks.hop import QUANTILES, RATE, hop_cost
 from rtchord import engine as engines
 from rtchord.audio.files import read_mono
@@ -47,8 +48,7 @@ from rtchord.names import Naming
 from rtchord.outputs.messages import voicing
 from rtchord.recognizer import Recognizer
 from rtchord.settings import NameSettings
-from tests import rig
-from train.labels import parse, read_lab
+from train.labels import parse, read_labels
 from train.results import load_average
 
 Float32 = NDArray[np.float32]
@@ -110,7 +110,7 @@ def piece(strums: int, seed: int = 0) -> Piece:
     fade = np.minimum(1.0, np.arange(size, 0, -1) / (FADE_SECONDS * rate)).astype(np.float32)
     bars = [
         (samples[round(start * rate) :][:size] * fade, chord)
-        for start, _, chord in read_lab(DEMO.with_suffix(".lab"))
+        for start, _, chord in read_labels(DEMO.with_suffix(".lab")).segments
         if chord.root >= 0
     ]
     rng, silence = random.Random(seed), np.zeros(round(SILENCE_SECONDS * rate), np.float32)

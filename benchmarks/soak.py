@@ -18,10 +18,10 @@ from pathlib import Path
 import numpy as np
 import soundfile
 
+from benchmarks import rig
 from rtchord.audio.files import read_mono
 from rtchord.errors import UserError
 from rtchord.recognizer import Recognizer
-from tests import rig
 
 DEMO = Path("tests/data/demo.ogg")
 WARM_UP_SHARE = 0.1  # of a run, after which memory has its size

@@ -24,13 +24,13 @@ import numpy as np
 import soundfile
 from tqdm import tqdm
 
+from benchmarks import rig
 from benchmarks.hop import RATE
 from benchmarks.latency import DEMO
 from rtchord import engine as engines
 from rtchord.audio.files import read_mono
 from rtchord.errors import UserError
 from rtchord.recognizer import Recognizer
-from tests import rig
 from train.audio import SNDFILE
 from train.results import load_average
 

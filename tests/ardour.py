@@ -12,7 +12,7 @@ import mido
 import pytest
 import soundfile
 
-from tests.rig import MIDI_RECEIVER, PLAYER, RTCHORD, JackServer, held_notes, midi_messages
+from benchmarks.rig import MIDI_RECEIVER, PLAYER, RTCHORD, JackServer, held_notes, midi_messages
 
 HERE = Path(__file__).parent
 SECONDS = 14

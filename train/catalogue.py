@@ -186,7 +186,7 @@ def segments(entry: Entry) -> list[Segment]:
     """True chords of an entry, cut to its recording; errors name file and line."""
     if entry.labels is None:
         raise UserError(f"{entry.key} has no labels")
-    found = read_labels(entry.labels, entry.seconds + LABELS_OVER)
+    found = read_labels(entry.labels, entry.seconds + LABELS_OVER).segments
     return [(start, min(end, entry.seconds), chord) for start, end, chord in found if start < entry.seconds]
 
 
@@ -547,7 +547,10 @@ def _entry(each: Found, probed: Probe, key: str, held: set[str]) -> Entry:
     notes = remarks(probed.file.measures) if probed.file.measures and dropped is None else []
     if dropped is None and each.labels is not None:
         try:
-            last = read_labels(each.labels, probed.seconds + LABELS_OVER)[-1][1]
+            found = read_labels(each.labels, probed.seconds + LABELS_OVER)
+            last = found.segments[-1][1]
+            if found.mended:
+                notes.append(f"labels mended: {found.told}")
             if last > probed.seconds + LABELS_ROUNDED:
                 notes.append(f"labels cut: they end {last - probed.seconds:.2f} s after the recording")
         except UserError as error:

@@ -41,7 +41,7 @@ from rtchord.settings import GATE_DBFS
 from train.audio import SUFFIXES, opened, read
 from train.files import replaced
 from train.label import frames_of
-from train.labels import read_lab
+from train.labels import read_labels
 from train.score import (
     CLASSES,
     HEADLINES,
@@ -103,10 +103,14 @@ def songs_in(folder: Path) -> list[tuple[Path, Path]]:
 
 
 def read_reference(path: Path) -> Reference:
-    """Intervals (segments, 2) and raw labels of a .lab file (the labels are left to mir_eval)."""
-    read_lab(path)  # says what is wrong, with file and line
-    rows = [line.split() for line in path.read_text().splitlines() if line.strip()]
-    return np.array([[float(row[0]), float(row[1])] for row in rows]), [row[2] for row in rows]
+    """Intervals (segments, 2) in s and Harte labels of a .lab file (the labels are left to mir_eval).
+
+    What had to be mended is told on stderr; UserError, with file and line, for what could not be.
+    """
+    found = read_labels(path)
+    if found.mended:
+        print(f"{path}: labels mended: {found.told}", file=sys.stderr)
+    return np.array([(start, end) for start, end, _ in found.segments]), found.names
 
 
 class Song:

@@ -34,7 +34,7 @@ from train.charts import Chart, find, read_billboard, read_lead_sheets
 from train.effects import EFFECTS, Effects, add_codec, add_noise, add_room, add_speech, draw_cents
 from train.fill import Made, fill
 from train.label import Recipe, listeners, ordered, targets
-from train.labels import Segment, read_lab
+from train.labels import Segment, read_labels
 
 if TYPE_CHECKING:
     from train.teachers import Embedder, Teacher
@@ -281,7 +281,7 @@ def pop_piece(song: Path, rng: np.random.Generator) -> Piece:
     """A POP909 song (`ID.mid` with `ID.lab` and `ID.beats` beside it), re-orchestrated, moved by -5..+6 semitones."""
     source = pretty_midi.PrettyMIDI(str(song))
     shift = int(rng.integers(-5, 7))
-    segments = [(a, b, moved(chord, shift)) for a, b, chord in read_lab(song.with_suffix(".lab"))]
+    segments = [(a, b, moved(chord, shift)) for a, b, chord in read_labels(song.with_suffix(".lab")).segments]
     beats = np.loadtxt(song.with_suffix(".beats"), usecols=0, ndmin=1)
     midi = pretty_midi.PrettyMIDI()
     programs = {"MELODY": LEADS, "BRIDGE": PIANOS + GUITARS + PADS, "PIANO": PIANOS + GUITARS + PADS}
@@ -577,7 +577,7 @@ class Source(NamedTuple):
 
 
 SOURCES = {
-    "pop": Source(pop_piece, lambda song: read_lab(song.with_suffix(".lab"))[-1][1]),
+    "pop": Source(pop_piece, lambda song: read_labels(song.with_suffix(".lab")).segments[-1][1]),
     "billboard": Source(
         lambda path, rng: band_piece(read_billboard(path), rng), lambda path: read_billboard(path).segments[-1][1]
     ),

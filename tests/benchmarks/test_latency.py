@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 
 from benchmarks import latency as module
+from benchmarks import rig
 from benchmarks import throughput as speed
 from benchmarks.__main__ import main
 from benchmarks.hop import RATE, hop_cost
@@ -30,7 +31,6 @@ from rtchord.chords import NO_CHORD
 from rtchord.decoder import FAMILY
 from rtchord.errors import UserError
 from rtchord.outputs.messages import voicing
-from tests import rig
 
 ROOT = Path(__file__).parents[2]
 FIRST, PERIOD = 100_000, 256

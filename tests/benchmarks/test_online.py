@@ -9,6 +9,9 @@ from pathlib import Path
 
 import pytest
 
+from train.evaluate import read_reference
+from train.score import score_song, summarize
+
 DEMO = Path(__file__).parents[1] / "data"
 ROOT = Path(__file__).parents[2]
 CROSS_CHECK = ROOT.parent / "shared" / "tools" / "online_eval.py"
@@ -44,16 +47,26 @@ def test_a_result_says_where_it_was_measured(result: dict) -> None:
     assert {"commit", "machine", "versions", "date"} <= result["conditions"].keys()
 
 
-def test_it_agrees_with_the_cross_check_script(result: dict, tmp_path: Path) -> None:
-    if not CROSS_CHECK.exists():
-        pytest.skip("the cross-check script is not beside this checkout")
+@pytest.fixture(scope="module")
+def listened() -> str:
+    """What the command prints of the demo: an event a line."""
+    listen = [sys.executable, "-m", "rtchord.cli", "listen", "--input", DEMO / "demo.ogg", "--no-realtime"]
+    return subprocess.run([*listen, "--format", "jsonl"], capture_output=True, text=True, check=True, cwd=ROOT).stdout
+
+
+def test_what_is_scored_is_what_the_command_prints(result: dict, listened: str) -> None:
+    events = [(event["time"], event["chord"]) for event in map(json.loads, listened.splitlines())]
+    expected = summarize([score_song(*read_reference(DEMO / "demo.lab"), events)])
+    assert result["scores"] == {name: pytest.approx(value, abs=1e-9) for name, value in expected.items()}
+
+
+@pytest.mark.skipif(not CROSS_CHECK.is_file(), reason="the other scorer is not beside this checkout")
+def test_it_agrees_with_the_cross_check_script(result: dict, listened: str, tmp_path: Path) -> None:
     reference, events = tmp_path / "ref", tmp_path / "events"
     reference.mkdir()
     events.mkdir()
     shutil.copy(DEMO / "demo.lab", reference)
-    listen = [sys.executable, "-m", "rtchord.cli", "listen", "--input", DEMO / "demo.ogg", "--no-realtime"]
-    done = subprocess.run([*listen, "--format", "jsonl"], capture_output=True, text=True, check=True, cwd=ROOT)
-    (events / "demo.jsonl").write_text(done.stdout)
+    (events / "demo.jsonl").write_text(listened)
     other = subprocess.run(
         [sys.executable, CROSS_CHECK, reference, events], capture_output=True, text=True, check=True,
         env={**os.environ, "PYTHONWARNINGS": "ignore"},

@@ -8,7 +8,7 @@ import soundfile
 
 from benchmarks.testset import LEAD_IN, strums
 from rtchord.errors import UserError
-from train.labels import read_lab
+from train.labels import read_labels
 
 RATE = 8_000
 
@@ -30,7 +30,7 @@ def clips(tmp_path: Path) -> Path:
 def test_every_attack_lies_on_its_boundary(clips: Path, tmp_path: Path) -> None:
     strums(clips, tmp_path / "set", ["one"], count=1, chords=6, seed=0)
     audio, rate = soundfile.read(tmp_path / "set" / "one-0.flac")
-    segments = read_lab(tmp_path / "set" / "one-0.lab")
+    segments = read_labels(tmp_path / "set" / "one-0.lab").segments
     level = {"C:maj": 0.2, "A:min": 0.4, "G:maj": 0.6}
     assert segments[0][2].label == "N"
     assert len(segments) == 7

@@ -10,6 +10,8 @@ import numpy as np
 import pytest
 import soundfile
 
+from benchmarks import rig
+from benchmarks.rig import PLAYER, JackServer
 from rtchord.audio.capture import (
     FIRST_CALLBACK_SECONDS,
     LOST,
@@ -20,8 +22,6 @@ from rtchord.audio.capture import (
     Watchdog,
 )
 from rtchord.errors import UserError
-from tests import rig
-from tests.rig import PLAYER, JackServer
 
 TICK = 0.1  # s between questions to the watchdog
 needs_jack = pytest.mark.skipif(rig.missing() is not None, reason=str(rig.missing()))

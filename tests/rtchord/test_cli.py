@@ -20,13 +20,13 @@ import soundfile
 from hypothesis import given
 from hypothesis import strategies as st
 
+from benchmarks.rig import ROOT, RTCHORD, Program, environment, rtchord
 from rtchord.chords import COMMON
 from rtchord.cli import main
 from rtchord.decoder import PRESETS
 from rtchord.events import ChordEvent
 from rtchord.names import Naming
 from rtchord.settings import Latency, NameSettings, Settings, Target
-from tests.rig import ROOT, RTCHORD, Program, environment, rtchord
 from train.labels import parse
 
 DEMO = ROOT / "tests" / "data" / "demo.ogg"

@@ -6,6 +6,7 @@ import sys
 
 import pytest
 
+from benchmarks.rig import environment
 from rtchord.audio.device import (
     InputDevice,
     bounded,
@@ -15,7 +16,6 @@ from rtchord.audio.device import (
     pick_channels,
 )
 from rtchord.errors import UserError
-from tests.rig import environment
 
 INPUTS = [
     InputDevice(0, "Built-in Microphone", "Core Audio", 1, 44_100),

@@ -25,6 +25,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from benchmarks.rig import ROOT, RTCHORD, environment
 from rtchord.chords import NO_CHORD, Chord, X, class_index, lead_sheet
 from rtchord.errors import UserError
 from rtchord.events import ChordEvent, Status
@@ -46,7 +47,6 @@ from rtchord.outputs.display import (
 )  # fmt: skip
 from rtchord.outputs.text import say
 from rtchord.settings import Settings
-from tests.rig import ROOT, RTCHORD, environment
 
 DEMO = ROOT / "tests" / "data" / "demo.ogg"
 STATUS = Status(12.3, -20.0, -11.6, 0, 0, 0.0, True, 0.0032, "audio input 3 'USB'", "2e1d-live-7")

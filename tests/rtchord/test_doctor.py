@@ -8,11 +8,11 @@ from pathlib import Path
 
 import pytest
 
+from benchmarks.rig import ROOT, JackServer, environment, missing, rtchord
 from rtchord import doctor
 from rtchord.doctor import CHECKS, Finding, examine
 from rtchord.errors import UserError
 from rtchord.settings import Settings
-from tests.rig import ROOT, JackServer, environment, missing, rtchord
 
 STATES = ("ok", "warning", "problem")
 

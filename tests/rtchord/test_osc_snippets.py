@@ -10,12 +10,12 @@ from pathlib import Path
 
 import pytest
 
+from benchmarks import rig
+from benchmarks.rig import PYTHON, Program
 from rtchord.chords import NO_CHORD, chord_with_bass, class_index
 from rtchord.events import ChordEvent, Status
 from rtchord.outputs.osc import OscOutput
 from rtchord.settings import Target
-from tests import rig
-from tests.rig import PYTHON, Program
 
 DOCUMENT = Path(__file__).parents[2] / "docs" / "midi-osc.md"
 C_OVER_E = ChordEvent(1.5, 1.75, chord_with_bass(class_index(0, "maj"), 4), 0.914)

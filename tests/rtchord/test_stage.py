@@ -17,13 +17,13 @@ import numpy as np
 import pytest
 import soundfile
 
+from benchmarks import rig
+from benchmarks.rig import MIDI_RECEIVER, PLAYER, RTCHORD, JackServer, Program, held_notes, midi_messages, osc_receiver
 from rtchord.chords import N_BASS, Chord, X, chord_with_bass
 from rtchord.outputs.messages import voicing
 from rtchord.outputs.midi import MidiOutput
 from rtchord.recognizer import Recognizer
 from rtchord.session import LAST_RESORT_SECONDS
-from tests import rig
-from tests.rig import MIDI_RECEIVER, PLAYER, RTCHORD, JackServer, Program, held_notes, midi_messages, osc_receiver
 
 pytestmark = pytest.mark.skipif(rig.missing() is not None, reason=str(rig.missing()))
 

@@ -20,10 +20,10 @@ import numpy as np
 import pytest
 import soundfile
 
+from benchmarks import rig
+from benchmarks.rig import MIDI_RECEIVER, PLAYER, PYTHON, RTCHORD, JackServer, Program, held_notes, midi_messages
 from rtchord.chords import N_BASS, X, chord_with_bass
 from rtchord.outputs.messages import voicing
-from tests import rig
-from tests.rig import MIDI_RECEIVER, PLAYER, PYTHON, RTCHORD, JackServer, Program, held_notes, midi_messages
 
 pytestmark = pytest.mark.skipif(rig.missing() is not None, reason=str(rig.missing()))
 

@@ -29,7 +29,7 @@ from train.catalogue import (
     segments,
     split_of,
 )
-from train.labels import parse, read_jams
+from train.labels import parse, read_labels
 from train.measure import Meter
 
 DEMO = Path(__file__).parents[1] / "data" / "demo.ogg"
@@ -365,6 +365,26 @@ def test_labels_that_end_just_after_the_recording_are_cut(tmp_path: Path) -> Non
     assert segments(entry) == [(0.0, 4.0, NO_CHORD), (4.0, SECONDS, parse("C"))]
 
 
+def test_labels_with_faults_of_one_reading_are_mended_and_counted(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """As annotations are distributed: a byte order mark, CRLF, commas, a row of no length, an overlap."""
+    put(tmp_path / "set" / "song.wav", music(0))
+    text = "\ufeff0.0,4.1,N\r\n4.0,4.0,G:7\r\n4.0,14.4,C:maj\r\n"
+    (tmp_path / "set" / "song.lab").write_bytes(text.encode())
+    assert main(["catalogue", str(tmp_path / "c.jsonl"), "--labelled", str(tmp_path / "set")]) == 0
+    (entry,) = read(tmp_path / "c.jsonl")
+    mended = (
+        "labels mended: byte order mark (1), overlap (1), row of no length (1), "
+        "row with commas, semicolons or quotes (3)"
+    )
+    assert entry.notes == (mended, "labels cut: they end 0.40 s after the recording")
+    assert segments(entry) == [(0.0, 4.0, NO_CHORD), (4.0, SECONDS, parse("C"))]
+    told = capsys.readouterr()
+    assert f"set/song: {mended}" in told.err.splitlines()
+    assert ["labels", "mended", "1", "kept"] in [line.split() for line in told.out.splitlines()]
+
+
 def test_a_recording_whose_labels_are_missing_is_dropped(tmp_path: Path, songs: Path) -> None:
     (songs / "one.lab").write_text("0 5 C:maj\n")
     entries = made(tmp_path / "c.jsonl", find_labelled(songs))
@@ -399,14 +419,21 @@ def test_jams_beside_a_recording_are_read(tmp_path: Path, namespace: str) -> Non
 def test_a_wrong_observation_of_jams_is_named(tmp_path: Path) -> None:
     jams_file(tmp_path / "x.jams", [(0.0, 4.0, "N"), (4.0, 9.0, "H")])
     with pytest.raises(UserError, match=r"x\.jams, observation 2: .*is not `start end chord`"):
-        read_jams(tmp_path / "x.jams")
+        read_labels(tmp_path / "x.jams")
+
+
+def test_jams_are_mended_as_lab_files_are(tmp_path: Path) -> None:
+    jams_file(tmp_path / "x.jams", [(0.0, 4.05, "n"), (4.0, 4.0, "G"), (4.0, 9.0, "C")])
+    found = read_labels(tmp_path / "x.jams")
+    assert found.segments == [(0.0, 4.0, NO_CHORD), (4.0, 9.0, parse("C"))]
+    assert found.mended == {"label in the wrong case": 1, "row of no length": 1, "overlap": 1}
 
 
 @pytest.mark.parametrize("text", ["no json", "[]", '{"annotations": []}', '{"annotations": [{"namespace": "beat"}]}'])
 def test_jams_without_chords_are_refused(tmp_path: Path, text: str) -> None:
     (tmp_path / "x.jams").write_text(text)
     with pytest.raises(UserError, match=r"x\.jams"):
-        read_jams(tmp_path / "x.jams")
+        read_labels(tmp_path / "x.jams")
 
 
 # --- mirdata ----------------------------------------------------------------------------------------------------------

@@ -153,6 +153,13 @@ def test_frames_without_a_label_are_not_learnt(tmp_path: Path) -> None:
     assert not batch.bass_known.any()
 
 
+def test_a_chord_whose_bass_is_not_known_is_learnt_without_it(tmp_path: Path) -> None:
+    write(tmp_path, a={**hard_track(30, 0.0, "C:maj"), "bass_index": np.full(30, -1, np.int8)})
+    batch = data.Tracks([tmp_path], "live", "true").batch(np.random.default_rng(0), 2, 10)
+    assert batch.known.all()
+    assert not batch.bass_known.any()
+
+
 def test_pseudo_labels_stay_distributions(tmp_path: Path) -> None:
     write(tmp_path, a=soft_track())
     tracks = data.Tracks([tmp_path], "live", "soft")

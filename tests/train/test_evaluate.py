@@ -258,3 +258,12 @@ def test_labels_that_end_after_their_recording_are_told(folder: Path, capsys: py
     lab.write_text("0 900 C:maj\n")
     ev.songs_of(folder)
     assert "its labels end" in capsys.readouterr().err
+
+
+def test_a_reference_with_faults_is_mended_and_told(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / "a.lab").write_text("0.0,4.1,N\n4.0,8.0,c:maj9\n", encoding="utf-16")
+    intervals, labels = ev.read_reference(tmp_path / "a.lab")
+    assert (intervals.tolist(), labels) == ([[0.0, 4.0], [4.0, 8.0]], ["N", "C:maj9"])
+    told = capsys.readouterr().err
+    assert told.startswith(f"{tmp_path / 'a.lab'}: labels mended: byte order mark (1), label in the wrong case (1), ")
+    assert told.count("\n") == 1

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import json
 import os
 import subprocess
@@ -20,7 +21,7 @@ from rtchord.errors import UserError
 from train import store
 from train.__main__ import main
 from train.augment import Augmentation
-from train.fit import FitConfig, Run, fit
+from train.fit import FitConfig, Run, fit, learning_rate
 from train.losses import cross_entropy, distill, selective_weight
 from train.model import ModelConfig, Student
 from train.students import KINDS, AnyStudent, kind_of, load_student, save_student, tensors_of
@@ -213,6 +214,62 @@ def test_a_student_of_the_first_set_of_bins_learns_to_hear_the_second(tmp_path: 
     first, second = student.harmonic.kernel.chunk(2)
     assert second.any()
     assert not torch.equal(first, before.harmonic.kernel)
+
+
+# --- one step ---------------------------------------------------------------------------------------------------------
+
+
+def kept(monkeypatch: pytest.MonkeyPatch, *args: object, **options: object) -> list[dict]:
+    """Copies of the checkpoints of a run, in order."""
+    states: list[dict] = []
+    with monkeypatch.context() as patched:
+        patched.setattr(Run, "keep", lambda _, state: states.append(copy.deepcopy(state)))
+        fit(*args, **options)
+    return states
+
+
+def test_the_average_forgets_by_its_decay_and_sooner_at_first(
+    tmp_path: Path, hard: Path, beginner: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    settings = config(4, ema=0.2, save_every=1, precision="fp32", learning_rate=1e-2)
+    states = kept(monkeypatch, Run(tmp_path / "run"), settings, [hard], initial=beginner)
+    expected = {name: tensor.clone() for name, tensor in load_student(beginner)[0].named_parameters()}
+    for state, decay in zip(states, (1 / 10, 2 / 11, 0.2, 0.2), strict=True):
+        for name, mean in expected.items():
+            mean.mul_(decay).add_(state["student"][name], alpha=1 - decay)
+            assert torch.allclose(state["average"][name], mean, atol=1e-6)
+    assert not torch.equal(states[-1]["average"]["harmonic.kernel"], states[-1]["student"]["harmonic.kernel"])
+
+
+@pytest.mark.parametrize(("clip", "expected"), [(1e-3, pytest.approx(1e-3, rel=1e-3)), (1e6, None)])
+def test_a_gradient_is_no_longer_than_its_clip(
+    clip: float, expected: float | None, tmp_path: Path, hard: Path, beginner: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    settings = config(1, clip=clip, precision="fp32")
+    (state,) = kept(monkeypatch, Run(tmp_path / "run"), settings, [hard], initial=beginner)
+    # After one step Adam's first moment is a tenth of the gradient.
+    gradient = [10 * moment["exp_avg"] for moment in state["optimizer"]["state"].values()]
+    length = float(torch.cat([part.flatten() for part in gradient]).norm())
+    assert length == expected if expected is not None else length > 0.1
+
+
+def test_the_learning_rate_warms_up_and_then_falls_as_a_cosine() -> None:
+    settings = config(110, warm_up=10, learning_rate=1.0)
+    found = [learning_rate(settings, step) for step in (0, 4, 9, 10, 60, 110)]
+    assert found == pytest.approx([0.1, 0.5, 1.0, 1.0, 0.51, 0.02])
+    assert learning_rate(config(110, warm_up=0, learning_rate=1.0), 0) == 1.0
+
+
+@pytest.mark.parametrize(("warm_up", "moved"), [(0, 1e-2), (4, 0.25e-2)])
+def test_the_first_step_is_as_long_as_the_warm_up_lets_it(
+    warm_up: int, moved: float, tmp_path: Path, hard: Path, beginner: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    settings = config(1, warm_up=warm_up, learning_rate=1e-2, weight_decay=0.0, precision="fp32")
+    (state,) = kept(monkeypatch, Run(tmp_path / "run"), settings, [hard], initial=beginner)
+    before = dict(load_student(beginner)[0].named_parameters())
+    # Adam's first step moves every weight that matters by the learning rate.
+    steps = [float((state["student"][name] - old.detach()).abs().max()) for name, old in before.items()]
+    assert max(steps) == pytest.approx(moved, rel=1e-2)
 
 
 # --- the loss of a batch ----------------------------------------------------------------------------------------------

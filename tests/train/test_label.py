@@ -5,7 +5,6 @@ import subprocess
 import sys
 from collections import Counter
 from dataclasses import replace
-from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -203,7 +202,7 @@ def test_labels_of_something_that_is_no_catalogue_are_refused(
 def labelled(folder: Path, lab: str) -> label.Job:
     soundfile.write(folder / "a.wav", TONE, RATE)
     (folder / "a.lab").write_text(lab)
-    return label.Job("a", folder / "a.wav", {"song": "A"}, partial(read_labels, folder / "a.lab", 3.5))
+    return label.Job("a", folder / "a.wav", {"song": "A"}, lambda: read_labels(folder / "a.lab", 3.5).segments)
 
 
 def test_a_piece_may_have_true_labels_beside_a_teachers(tmp_path: Path) -> None:

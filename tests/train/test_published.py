@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import math
 import os
 import pickle
@@ -55,6 +56,18 @@ def tensors(network: torch.nn.Module) -> dict[str, Tensor]:
 def saved(path: Path, **content: object) -> Path:
     torch.save(content, path)
     return path
+
+
+# SHA-256 of the names and shapes of the authors' tensors, sorted: what makes their checkpoints load.
+TENSORS = {
+    "2e1d": "5f3e87f974aed43158cd357f05cc40b4de4f9a19ef76fb61f242d557817a3eaf",
+    "btc": "c16e9dbd139e3e6fd961480c8d67d81a709af908a5569c7fb5f95882bbd98ebd",
+}
+
+
+def test_the_tensors_have_the_authors_names_and_shapes(layout: str, tensors: dict[str, Tensor]) -> None:
+    lines = sorted(f"{name} {tuple(tensor.shape)}" for name, tensor in tensors.items())
+    assert hashlib.sha256("\n".join(lines).encode()).hexdigest() == TENSORS[layout]
 
 
 @needs_fixtures
@@ -149,7 +162,7 @@ def test_one_half_of_btc_sees_the_past_and_one_the_future() -> None:
     pair = spread(BTC(layers=1)).self_attn_layers.self_attn_layers[0]
     x = chirp((1, 20, 128), 0.0)
     other = x.clone()
-    other[:, 10] += 1.0
+    other[:, 10] += chirp((128,), 1.0)  # a constant would vanish in the norms
     future = torch.ones(20, 20, dtype=torch.bool).triu(1)
     reach = 2  # of two convolutions, three frames wide
     seen = {}

@@ -17,7 +17,7 @@ from tests.train.labelling import RECIPE, Counts, Ramp
 from train import render, store, strings
 from train.effects import EFFECTS
 from train.label import ordered, targets
-from train.labels import Segment, parse, read_lab
+from train.labels import Segment, parse, read_labels
 
 FEATURES = Features()
 EVEN_WITHIN = 1.3  # factor by which a quality's or root's share of the even charts' time may miss the mean
@@ -347,7 +347,7 @@ def test_the_sound_is_kept_with_its_labels(songs: Path, tmp_path: Path) -> None:
     (piece,) = store.open_tracks([tmp_path / "made"], STAGE)
     path = tmp_path / "audio" / f"{piece.key}.flac"
     audio, rate = soundfile.read(path, dtype="float32")
-    heard = targets(audio, rate, [STAGE], segments=read_lab(path.with_suffix(".lab")))[STAGE]
+    heard = targets(audio, rate, [STAGE], segments=read_labels(path.with_suffix(".lab")).segments)[STAGE]
     assert np.array_equal(heard["class_index"], piece.track["class_index"])
     assert np.corrcoef(heard["features"].ravel(), piece.track["features"].ravel())[0, 1] > 0.98
 

@@ -12,7 +12,7 @@ from rtchord.errors import UserError
 from train import report
 from train import reproduce as rp
 from train.__main__ import main, parser
-from train.labels import read_lab
+from train.labels import read_labels
 from train.render import SOUNDFONTS
 from train.reproduce import SIZES, STAGES, Step, do, sized
 
@@ -186,7 +186,7 @@ def test_the_made_data_is_whole_and_the_same_each_time(tmp_path: Path) -> None:
     assert first == second
     assert len([path for path in first if path.suffix == ".wav"]) == 8
     for path in (tmp_path / "one").rglob("*.lab"):
-        assert read_lab(path)[-1][1] >= rp.PIECE_SECONDS
+        assert read_labels(path).segments[-1][1] >= rp.PIECE_SECONDS
 
 
 # --- all of it --------------------------------------------------------------------------------------------------------

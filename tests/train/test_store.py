@@ -8,7 +8,6 @@ import signal
 import subprocess
 import sys
 import tarfile
-from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -79,7 +78,6 @@ def test_a_shard_is_a_tar_of_safetensors_with_the_mark_of_a_sample_last(tmp_path
         assert Features.model_validate_json(header["__metadata__"]["features"]) == DEFINITIONS[name]
 
 
-@pytest.mark.skipif(find_spec("webdataset") is None, reason="the webdataset package is not installed")
 def test_the_webdataset_package_reads_a_shard(tmp_path: Path) -> None:
     import webdataset
 

@@ -1,7 +1,7 @@
-"""Real components for the tests of the stage half: a JACK server, a player, a MIDI receiver, an OSC receiver.
+"""Real components for what tests and benchmarks do on stage: a JACK server, a player, MIDI and OSC receivers.
 
-The player and the receiver are programs of their own (`python tests/rig.py play|receive`), so that nothing they see
-has gone through the process under test. They speak in JSON lines.
+The player and the receiver are programs of their own (`python -m benchmarks.rig play|receive`), so that nothing they
+see has gone through the process under test. They speak in JSON lines.
 
     with JackServer(rate=44_100) as server:
         player = server.program(*PLAYER, "song.wav")          # an audio input named `player`; starts at a line on stdin
@@ -39,8 +39,8 @@ BESIDE_A_BUSY_THREAD = (
     "import sys, threading; from benchmarks.capture import hold_the_interpreter as busy; "
     "threading.Thread(target=busy, daemon=True).start(); from rtchord.cli import main; sys.exit(main(sys.argv[1:]))",
 )
-PLAYER = (*PYTHON, __file__, "play")
-MIDI_RECEIVER = (*PYTHON, __file__, "receive")
+PLAYER = (*PYTHON, "-m", "benchmarks.rig", "play")
+MIDI_RECEIVER = (*PYTHON, "-m", "benchmarks.rig", "receive")
 NEEDED = ("jackd", "jack_wait", "oscdump", "stdbuf")
 
 LOSSLESS = ("-S", "-r", "-t", "5000")  # synchronous: under load time stretches, nothing is lost
