@@ -9,7 +9,6 @@ import pytest
 
 from rtchord import engine
 from rtchord.engine import manifest as manifests
-from rtchord.engine.base import Stepper
 from rtchord.errors import UserError
 
 
@@ -59,7 +58,7 @@ def test_the_shipped_engine_is_found_and_loads() -> None:
 
 def test_a_step_answers_posteriors() -> None:
     loaded = engine.load()
-    classes, bass = loaded.step(np.zeros(loaded.manifest.features.bins, np.float32))
+    classes, bass = loaded.stepper().step(np.zeros(loaded.manifest.features.bins, np.float32))
     assert classes.shape == (170,)
     assert bass.shape == (13,)
     assert classes.sum() == pytest.approx(1, abs=1e-4)
@@ -68,12 +67,28 @@ def test_a_step_answers_posteriors() -> None:
 
 def test_reset_equals_new() -> None:
     loaded = engine.load()
-    frames = np.random.default_rng(0).normal(-1, 2, (100, loaded.manifest.features.bins)).astype(np.float32)
-    first = [loaded.step(frame)[0].copy() for frame in frames]
-    loaded.reset()
-    second = [loaded.step(frame)[0].copy() for frame in frames]
+    frames = np.random.default_rng(0).normal(-1, 2, (101, loaded.manifest.features.bins)).astype(np.float32)
+    used, new = loaded.stepper(), loaded.stepper()
+    first = [used.step(frame)[0].copy() for frame in frames]
+    used.reset()
+    second = [used.step(frame)[0].copy() for frame in frames]
     np.testing.assert_array_equal(first, second)
-    assert not np.allclose(first[0], loaded.step(frames[0])[0], atol=1e-6), "without a reset the past matters"
+    np.testing.assert_array_equal(first, [new.step(frame)[0].copy() for frame in frames])
+    assert not np.allclose(first[0], used.step(frames[0])[0], atol=1e-6), "without a reset the past matters"
+
+
+def test_a_step_allocates_nothing() -> None:
+    import tracemalloc
+
+    loaded = engine.load()
+    stepper, frame = loaded.stepper(), np.full(loaded.manifest.features.bins, -1, np.float32)
+    stepper.step(frame)
+    tracemalloc.start()
+    for _ in range(100):
+        stepper.step(frame)
+    _, peak = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert peak < frame.nbytes
 
 
 def test_a_missing_folder_is_named(tmp_path: Path) -> None:
@@ -175,13 +190,13 @@ def test_auto_takes_the_shipped_engine_where_no_other_is_built() -> None:
     assert why == "engine 2e1d-live-7, onnx fp32, as no other is built here"
 
 
-class Fake(Stepper):
+class Fake:
     """A backend that is there; its answers do not matter."""
 
     SUFFIX = ".onnx"
 
     def __init__(self, _folder: Path, manifest: engine.Manifest) -> None:
-        super().__init__(manifest)
+        self.manifest = manifest
 
     @staticmethod
     def probe() -> manifests.Target:
