@@ -203,7 +203,8 @@ class Recognizer:
             decision = self._decoder.push(number, classes, bass)
             if decision is None and not self._emitted:
                 # The stream begins with N, said once, so that whoever listens has a state to start from.
-                decision = Decision(0, number, self._decoder.current, float(classes[N]))
+                sure = float(classes[N])
+                decision = Decision(0, number, self._decoder.current, sure if math.isfinite(sure) else 0.0)
             if decision is not None:
                 events.append(self._event(decision))
         return events

@@ -254,6 +254,26 @@ def test_auto_never_changes_what_is_recognised(gpu: Path, changes: dict) -> None
     assert isinstance(engine.choose("tensorrt")[0], Fake), "who asks for it gets it"
 
 
+def test_auto_passes_over_engines_for_many_streams(gpu: Path) -> None:
+    _, heads, frames, width = engine.read_manifest(gpu).cache[1:]
+    resealed(gpu, streams=8, cache=[7, 8, heads, frames, width])
+    assert engine.choose()[1].endswith("as no other is built here")
+
+
+def test_auto_takes_the_best_backend_and_a_backend_its_step_of_the_shipped_student(
+    gpu: Path, own: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(engine, "backend_class", lambda _name: Fake)
+    for name, changes in (
+        ("another", {"name": "another"}), ("cuda", {"backend": "cuda"}),
+        ("window", {"form": "window", "cache": None, "window": 64}),
+    ):  # fmt: skip
+        resealed(Path(shutil.copytree(gpu, own / f"a {name}")), **changes)
+    for query in ("auto", "tensorrt"):
+        manifest = engine.choose(query)[0].manifest
+        assert (manifest.backend, manifest.name, manifest.form) == ("tensorrt", "2e1d-live-7", "step")
+
+
 def test_a_backend_by_name_is_the_shipped_engine_for_onnx() -> None:
     chosen, why = engine.choose("onnx")
     assert chosen.manifest.backend == "onnx"
@@ -273,8 +293,21 @@ def test_an_engine_for_many_streams_is_not_for_listening(copy: Path, monkeypatch
         engine.choose(copy)
 
 
-def test_engines_are_kept_where_the_platform_keeps_data(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.delenv("RTCHORD_ENGINES")
-    monkeypatch.setenv("XDG_DATA_HOME", "/data")
-    monkeypatch.setattr(engine.sys, "platform", "linux")
-    assert engine.own_folder() == Path("/data/rtchord/engines")
+@pytest.mark.parametrize(
+    ("platform", "variables", "folder"),
+    [
+        ("linux", {"XDG_DATA_HOME": "/data"}, "/data"),
+        ("linux", {}, "/home/me/.local/share"),
+        ("darwin", {}, "/home/me/Library/Application Support"),
+        ("win32", {"LOCALAPPDATA": "/local"}, "/local"),
+    ],
+)
+def test_engines_are_kept_where_the_platform_keeps_data(
+    platform: str, variables: dict, folder: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in ("RTCHORD_ENGINES", "XDG_DATA_HOME", "LOCALAPPDATA"):
+        monkeypatch.delenv(name, raising=False)
+    for name, value in {"HOME": "/home/me", **variables}.items():
+        monkeypatch.setenv(name, value)
+    monkeypatch.setattr(engine.sys, "platform", platform)
+    assert engine.own_folder() == Path(folder) / "rtchord" / "engines"

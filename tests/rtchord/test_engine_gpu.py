@@ -19,9 +19,10 @@ import pytest
 
 import rtchord
 from rtchord import engine
+from rtchord.engine.base import state_shapes
 from rtchord.engine.gpu import Gpu, Queue
 from rtchord.engine.manifest import Manifest
-from rtchord.engine.tensorrt import TensorRtEngine, TensorRtRtxEngine
+from rtchord.engine.tensorrt import TensorRtEngine, TensorRtRtxEngine, TensorRtStepper
 from rtchord.errors import UserError
 
 DTYPES = {"tensor(float)": np.float32, "tensor(int64)": np.int64}
@@ -184,6 +185,42 @@ def test_the_buffers_and_resets_of_tensorrt(tmp_path: Path, backend: str, kind: 
     np.testing.assert_array_equal(made.step(frames[0])[0], portable.step(frames[0])[0])
     captures = 2 if backend == "tensorrt" else 0
     assert [queue.captures for queue in gpu.queues] == 2 * [captures], "one graph for each direction; RTX has its own"
+
+
+def test_a_reset_of_one_of_several_streams_leaves_the_others() -> None:
+    layers, streams = 2, 3
+    portable = engine.load().manifest
+    manifest = portable.model_copy(update={"streams": streams, "cache": (layers, streams, 1, 2, 2)})
+
+    class Ones:
+        """Fills the next state with ones, whatever it is given."""
+
+        def __init__(self) -> None:
+            self.addresses: dict[str, int] = {}
+
+        def set_tensor_address(self, name: str, address: int) -> bool:
+            self.addresses[name] = address
+            return True
+
+        def execute_async_v3(self, _stream: int) -> bool:
+            for name, (shape, dtype) in state_shapes(manifest).items():
+                array(self.addresses[f"next_{name}"], shape, dtype)[...] = 1
+            return True
+
+    def array(address: int, shape: tuple[int, ...], dtype: type) -> np.ndarray:
+        size = int(np.prod(shape) * np.dtype(dtype).itemsize)
+        return np.ctypeslib.as_array((ctypes.c_uint8 * size).from_address(address)).view(dtype).reshape(shape)
+
+    loaded = SimpleNamespace(manifest=manifest, context=Ones, output_name=str, NAME="x", CAPTURED=False)
+    stepper = TensorRtStepper(loaded, FakeQueue(7))
+    for _ in range(2):  # in either direction
+        stepper.step(np.zeros((streams, manifest.features.bins), np.float32))
+    stepper.reset(1)
+    for state in stepper._states:
+        for name, (shape, dtype) in state_shapes(manifest).items():
+            found = np.moveaxis(array(state[name], shape, dtype), 0 if name == "filled" else 1, 0)
+            assert [part.any() for part in found] == [True, False, True]
+            assert found[[0, 2]].all()
 
 
 def test_tensorrt_rtx_keeps_what_it_compiled(tmp_path: Path) -> None:

@@ -50,6 +50,13 @@ def test_clipping_of_one_channel_is_counted_though_the_mix_is_quiet() -> None:
     assert level.rms < 0
 
 
+def test_what_is_below_zero_is_as_loud_as_what_is_above() -> None:
+    mix = MonoMix((0,), 8)
+    mix.mix(np.array([[0.1], [-1], [0]], np.float32))
+    level = mix.take()
+    assert (level.peak, level.clipped) == (0, 1)
+
+
 def test_a_channel_that_was_not_chosen_is_not_measured() -> None:
     mix = MonoMix((1,), 8)
     mix.mix(np.array([[1, 0.5]], np.float32))
