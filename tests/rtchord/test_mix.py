@@ -80,6 +80,15 @@ def test_what_is_no_number_does_not_spoil_the_level_that_follows(bad: float) -> 
     assert mix.take() == pytest.approx((-20, -20, 0), abs=0.01)
 
 
+@pytest.mark.parametrize("bad", [np.nan, np.inf, -np.inf])
+def test_a_block_that_is_no_number_counts_for_nothing_in_the_level(bad: float) -> None:
+    mix = MonoMix((0,), 8)
+    mix.mix(np.full((4, 1), 0.1, np.float32))
+    mix.mix(np.array([[bad]], np.float32))
+    level = mix.take()
+    assert (level.rms, level.peak) == pytest.approx((-20, -20), abs=0.01)
+
+
 def test_an_empty_block_is_nothing() -> None:
     mix = MonoMix((0,), 8)
     assert mix.mix(np.zeros((0, 1), np.float32)).size == 0
