@@ -10,11 +10,12 @@ from hypothesis import strategies as st
 
 from rtchord import Recognizer
 from rtchord.audio.files import read_mono
-from rtchord.cqt import Features
+from rtchord.chords import class_index
+from rtchord.cqt import Features, FrameStream
 from rtchord.engine import Stepper, load, shipped
 from rtchord.errors import UserError
 from rtchord.events import ChordEvent
-from rtchord.recognizer import Gate, posteriors, transcribe
+from rtchord.recognizer import Gate, posteriors, segment, transcribe
 
 DEMO = Path(__file__).parents[1] / "data" / "demo.ogg"
 RATE = 48_000
@@ -223,6 +224,27 @@ def test_rates_as_devices_give_them_and_paths_as_text_are_taken() -> None:
 def test_an_unknown_preset_lists_the_known_ones() -> None:
     with pytest.raises(UserError, match=r"'quick'.*fast, balanced, steady"):
         Recognizer(RATE, latency="quick")
+
+
+def test_an_offline_decode_takes_the_delay_off_again() -> None:
+    """Of where chords change; a recording begins at 0 and ends where it ends."""
+    heard = np.full((60, 170), 1e-6, np.float32)
+    heard[:30, 1], heard[30:, class_index(5, "maj")] = 1.0, 1.0
+    times = 0.1 * (1 + np.arange(60))
+    found = segment(heard, np.full((60, 13), 1 / 13, np.float32), times, end=6.5, delay=0.25, hop=0.1)
+    assert [chord.label for _, _, chord in found] == ["C:maj", "F:maj"]
+    assert [(start, end) for start, end, _ in found] == [(0.0, pytest.approx(2.85)), (pytest.approx(2.85), 6.5)]
+
+
+def test_an_onset_is_when_the_sound_of_its_frame_began(demo: tuple[np.ndarray, int], recognizer: Recognizer) -> None:
+    """A hop of the transform before the frame is there."""
+    samples, rate = demo
+    recognizer.reset()
+    times = [round(rate * event.onset) for event in recognizer.push(samples)][1:]
+    assert times
+    stream = FrameStream(rate, recognizer.engine.manifest.features)
+    possible = [stream.time_of(frame) - 512 / 22_050 for frame in range(600)]
+    assert set(times) <= {round(rate * time) for time in possible}
 
 
 def test_transcribe_covers_the_file_without_gaps() -> None:
