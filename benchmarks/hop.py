@@ -79,7 +79,7 @@ QUANTILES = {"median": 50, "p95": 95, "p99": 99, "max": 100}
 def hop_cost(engine_folder: Path | None, hops: int) -> dict[str, object]:
     """Each stage alone, then the whole chain, over the same noise."""
     engine = engines.load(engine_folder)
-    features = engine.manifest.features
+    stepper, features = engine.stepper(), engine.manifest.features
     rng = np.random.default_rng(0)
     size = round(features.hop * RATE / features.sample_rate)
     audio = (0.1 * rng.standard_normal(size * 64)).astype(np.float32)
@@ -91,13 +91,13 @@ def hop_cost(engine_folder: Path | None, hops: int) -> dict[str, object]:
     classes = rng.dirichlet(np.full(N_CLASSES, 0.1), 64).astype(np.float32)
     bass = rng.dirichlet(np.full(N_BASS, 0.1), 64).astype(np.float32)
     frames = rng.normal(-1, 2, (64, features.bins)).astype(np.float32)
-    recognizer, frame = Recognizer(RATE, engine_folder), count()
+    recognizer, frame = Recognizer(RATE, engine), count()
     parts = {
         "capture": timings(_capturing(audio, size), hops),
         "resample": timings(lambda i: resampler.push(blocks[i % 64]), hops),
         "cqt": timings(lambda _: transform.push(hop, out), hops),
         "gate": timings(lambda i: gate.silent(frames[i % 64], False), hops),
-        "model": timings(lambda i: engine.step(frames[i % 64]), hops),
+        "model": timings(lambda i: stepper.step(frames[i % 64]), hops),
         "decode": timings(lambda i: decoder.push(next(frame), classes[i % 64], bass[i % 64]), hops),
         "whole": timings(lambda i: recognizer.push(blocks[i % 64]), hops),
         **_sending(hops),

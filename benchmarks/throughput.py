@@ -144,14 +144,15 @@ def label(paths: list[Path], rounds: int) -> dict[str, object]:
 
 def streams(rounds: int, most: int = MOST_STREAMS) -> dict[str, object]:
     """The most streams, up to `most`, whose rounds ended in time; found by halving, `rounds` of each number."""
-    features = engines.load().manifest.features
+    engine = engines.load()
+    features = engine.manifest.features
     size, hop = round(features.hop * RATE / features.sample_rate), features.hop / features.sample_rate
     blocks = (0.1 * np.random.default_rng(0).standard_normal((64, size))).astype(np.float32)
     ready: list[Recognizer] = []
 
     def times(count: int) -> np.ndarray:
         while len(ready) < count:
-            ready.append(Recognizer(RATE))
+            ready.append(Recognizer(RATE, engine))
             ready[-1].warm_up()
         spent = np.empty(rounds)
         for i in range(rounds):

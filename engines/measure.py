@@ -94,7 +94,7 @@ def measure(what: str, steps: int, paced: int) -> dict[str, object]:
         from rtchord.engine import load
 
         engine = load(Path(what))
-        step, manifest = engine.step, engine.manifest
+        step, manifest = engine.stepper().step, engine.manifest
         form, backend, streams = manifest.form, manifest.backend, manifest.streams
     load_s = time.perf_counter() - started
     import numpy as np

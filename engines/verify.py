@@ -67,25 +67,23 @@ def answers_of(engine: Engine, frames: Float32) -> tuple[Float32, Float32]:
     Of several streams, up to `KEPT` are looked at. Each of these is reset on its own, `STAGGER` frames after the one
     before it, and hears the stream from its beginning: all must give the same, later. `n` is what all of them heard.
     """
-    streams = engine.manifest.streams
+    stepper, streams = engine.stepper(), engine.manifest.streams
     kept = np.unique(np.linspace(0, streams - 1, KEPT).astype(int))
     late = np.zeros(streams, int)
     late[kept] = STAGGER * np.arange(kept.size)
     n = len(frames) - int(late.max())
     found = np.zeros((n, kept.size, 170), np.float32), np.zeros((n, kept.size, 13), np.float32)
-    engine.reset()
     for i in range(len(frames)):
         if streams == 1:
-            answers = [part[None] for part in engine.step(frames[i])]
+            answers = [part[None] for part in stepper.step(frames[i])]
         else:
             for stream in kept[(late[kept] == i) & (i > 0)]:
-                engine.reset(int(stream))
-            answers = [part[kept] for part in engine.step(frames[np.maximum(i - late, 0)])]
+                stepper.reset(int(stream))
+            answers = [part[kept] for part in stepper.step(frames[np.maximum(i - late, 0)])]
         rows = i - late[kept]
         inside = np.flatnonzero((rows >= 0) & (rows < n))
         for part, new in zip(found, answers, strict=True):
             part[rows[inside], inside] = new[inside]
-    engine.reset()
     return found
 
 

@@ -37,13 +37,14 @@ likely before it hears anything. Nothing is known at the beginning of a stream, 
 nothing is remembered of N.
 
 X (unknown) holds the last chord: a frame whose most likely class is X changes nothing but that the chord was shown for
-longer. The decoder owns no clock; frames are numbered by whoever calls it.
+longer. So does a frame whose numbers are no posteriors. The decoder owns no clock; frames are numbered by whoever calls
+it.
 """
 
 from __future__ import annotations
 
 from itertools import pairwise
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -185,10 +186,12 @@ class Decoder:
     def push(self, frame: int, classes: Float32, bass: Float32) -> Decision | None:
         """Posteriors of frame number `frame`: `classes` (170,), `bass` (13,). Frames must come in order."""
         self._remember()
-        np.multiply(classes, self._weights, out=self._weighted)
-        classes = np.divide(self._weighted, max(self._weighted.sum(), _FLOOR), out=self._weighted)
+        known = bool(_are_posteriors(classes, bass))
+        if known:
+            np.multiply(classes, self._weights, out=self._weighted)
+            classes = np.divide(self._weighted, max(self._weighted.sum(), _FLOOR), out=self._weighted)
         row = frame % len(self._recent)
-        if int(classes.argmax()) == X:
+        if not known or int(classes.argmax()) == X:
             self._recent[row] = self._recent_bass[row] = 0.0  # speaks for nothing
             return None
         np.maximum(classes, _FLOOR, out=self._class_log)
@@ -285,6 +288,13 @@ class Decoder:
         return Decision(onset, frame, chord, float(classes[chord.index]))
 
 
+def _are_posteriors(classes: Float32, bass: Float32) -> Any:
+    """Whether numbers of a frame, or of each of several, are finite and not negative, with a class that is possible."""
+    likeliest = classes.max(-1)
+    finite = (likeliest < np.inf) & (bass.max(-1) < np.inf)
+    return finite & (likeliest > 0) & (classes.min(-1) >= 0) & (bass.min(-1) >= 0)
+
+
 def _viterbi(log_posterior: Float32, penalty: float) -> NDArray[np.intp]:
     """State of each frame on the path of least cost, where every change of state costs `penalty` nats.
 
@@ -317,13 +327,16 @@ def smooth(classes: Float32, bass: Float32, penalty: float, hop: float = TUNED_H
     basses that are chord tones (Viterbi, `penalty` nats for every change at frames of TUNED_HOP).
 
     `classes` (frames, 170), `bass` (frames, 13) posteriors, `hop` s apart; returns (first frame, end frame, chord).
+    Frames whose numbers are no posteriors belong to the chord around them; nothing but such frames gives nothing.
     """
-    if not len(classes):
+    known = _are_posteriors(classes, bass) if len(classes) else np.zeros(0, np.bool_)
+    if not known.any():
         return []
     penalty *= TUNED_HOP / hop
     log_classes = np.log(np.maximum(classes, _FLOOR))
-    log_classes[:, X] = np.log(_FLOOR)
     log_bass = np.log(np.maximum(bass, _FLOOR))
+    log_classes[~known], log_bass[~known] = 0.0, 0.0
+    log_classes[:, X] = np.log(_FLOOR)
     segments = []
     for start, end in _runs(path := _viterbi(log_classes, penalty)):
         index = int(path[start])

@@ -41,7 +41,8 @@ class Answers:
     def __init__(self, rate: int, engine: Engine, gate: float = GATE_DBFS) -> None:
         manifest = engine.manifest
         features = manifest.features
-        self.engine, self.features = engine, features
+        self.features = features
+        self._stepper = engine.stepper()
         self._lookahead = manifest.lookahead
         self._stream: FrameStream | WindowStream
         if manifest.window is not None and manifest.future is not None:
@@ -57,7 +58,7 @@ class Answers:
     def reset(self) -> None:
         """Begin a new stream."""
         self._stream.reset()
-        self.engine.reset()
+        self._stepper.reset()
         self._gate.reset()
         self._silent.clear()
 
@@ -74,7 +75,7 @@ class Answers:
         first = self._stream.frames
         for number, heard in enumerate(self._stream.push(samples), first):
             whole = heard.ndim == 2  # a window and not a frame
-            answer = self.engine.look(heard) if whole else self.engine.step(heard)
+            answer = self._stepper.look(heard) if whole else self._stepper.step(heard)
             answered = heard[-1 - self._lookahead] if whole else heard
             self._silent.append(self._gate.silent(answered, answer[0][N] > 0.5))
             if number >= self._lookahead:
@@ -86,7 +87,8 @@ class Answers:
 class Recognizer:
     """Streaming chord recognizer for one mono stream at `rate` Hz.
 
-    `engine`: folder of an engine, None for the shipped one, or a loaded one, as `rtchord.engine.choose` gives.
+    `engine`: folder of an engine, None for the shipped one, or a loaded one, as `rtchord.engine.choose` gives, which
+    recognizers may share: each has a state of its own.
     `latency`: a preset of `rtchord.decoder.PRESETS`, or decoder settings. `gate`: dBFS, see `Gate`. `hold`: s for which
     a chord is shown at least. Raises UserError for a bad engine or an unknown preset, ValueError for a rate or a hold
     out of range.
@@ -138,7 +140,8 @@ class Recognizer:
             decision = self._decoder.push(number, classes, bass)
             if decision is None and not self._emitted:
                 # The stream begins with N, said once, so that whoever listens has a state to start from.
-                decision = Decision(0, number, self._decoder.current, float(classes[N]))
+                sure = float(classes[N])
+                decision = Decision(0, number, self._decoder.current, sure if math.isfinite(sure) else 0.0)
             if decision is not None:
                 events.append(self._event(decision))
         return events
@@ -174,7 +177,6 @@ def posteriors(samples: Float32, rate: int, engine: Engine) -> tuple[Float32, Fl
     answers = Answers(rate, engine)
     rest = np.zeros(round(answers.wait * rate), np.float32)
     found = [(classes.copy(), bass.copy()) for part in (samples, rest) for _, classes, bass in answers.push(part)]
-    engine.reset()
     classes, bass = np.zeros((len(found), N_CLASSES), np.float32), np.zeros((len(found), N_BASS), np.float32)
     for i, (row, low) in enumerate(found):
         classes[i], bass[i] = row, low

@@ -67,7 +67,7 @@ class MonoMix:
 
     def _measure(self, samples: Float32) -> None:
         peak = max(float(samples.max()), -float(samples.min()))
-        if peak > self._peak:  # false for NaN
+        if isfinite(peak) and peak > self._peak:
             self._peak = peak
         if peak >= CLIPPED:
             self._clipped += int(np.count_nonzero(np.abs(samples) >= CLIPPED))

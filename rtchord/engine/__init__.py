@@ -1,5 +1,7 @@
 """Engines: a compiled network and the manifest that says everything about it.
 
+An engine is loaded once, for any number of streams; what it remembers of a stream is in the stepper of that stream.
+
 An engine is a folder with `manifest.json` and its files. It is loaded only if the manifest is valid and sealed, every
 file has the hash that is written down, it passed the check against the network it came from, and, for a GPU, this is
 the machine it was verified on. Nothing is guessed from weights, and no pickle is read.
@@ -15,7 +17,7 @@ from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
-from rtchord.engine.base import Engine
+from rtchord.engine.base import Engine, Stepper
 from rtchord.engine.manifest import (
     BACKENDS,
     MANIFEST,
@@ -29,8 +31,8 @@ from rtchord.engine.manifest import (
 from rtchord.errors import UserError
 
 __all__ = [
-    "AUTO", "BACKENDS", "MANIFEST", "Engine", "Manifest", "backend_class", "choose", "folders", "installed_engines",
-    "load", "own_folder", "read_manifest", "sealed", "sha256", "shipped", "write_manifest",
+    "AUTO", "BACKENDS", "MANIFEST", "Engine", "Manifest", "Stepper", "backend_class", "choose", "folders",
+    "installed_engines", "load", "own_folder", "read_manifest", "sealed", "sha256", "shipped", "write_manifest",
 ]  # fmt: skip
 
 AUTO = "auto"
@@ -120,7 +122,7 @@ def load(folder: Path | None = None, verified: bool = True) -> Engine:
 
 
 def choose(query: str | Path = AUTO) -> tuple[Engine, str]:
-    """Engine for one stream, and one line that says which it is and why.
+    """Engine for streams one by one, and one line that says which it is and why.
 
     `query`: a folder; the name of a backend, of which the user's first engine is taken; or `auto`: the shipped student
     in the first backend of PREFERENCE that is present and verified on this machine, with the shipped folder as the

@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import json
 import zipfile
+from collections.abc import Callable
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
@@ -49,7 +50,7 @@ def read_program(path: Path) -> Any:
         raise UserError(f"{str(path)!r} is no program of ours ({reason_of(error)}); build the engine again") from None
 
 
-class CudaEngine(Stepper):
+class CudaEngine:
     """The exported program on a GPU. `device` "cpu" runs the same without a graph: tests do."""
 
     SUFFIX = ".pt2"
@@ -65,69 +66,83 @@ class CudaEngine(Stepper):
         )  # fmt: skip
 
     def __init__(self, folder: Path, manifest: Manifest, device: str = "cuda") -> None:
-        import torch
-
-        self._torch = torch
-        self._pinned: list[torch.Tensor] = []
-        pin = device != "cpu"
-
-        def host_array(shape: tuple[int, ...], dtype: Any) -> np.ndarray[Any, Any]:
-            tensor = torch.zeros(shape, dtype=torch.from_numpy(np.zeros(0, dtype)).dtype, pin_memory=pin)
-            self._pinned.append(tensor)  # in order: input, classes, bass
-            return tensor.numpy()
-
-        super().__init__(manifest, host_array)
+        self.manifest = manifest
+        self._device = device
         program = read_program(folder / manifest.file(self.SUFFIX))
-        if pin:
+        if device != "cpu":
             from torch.export.passes import move_to_device_pass
 
             program = move_to_device_pass(program, device)
         self._program = program.module()
-        self._state = {
-            name: torch.zeros(shape, dtype=torch.from_numpy(np.zeros(0, dtype)).dtype, device=device)
-            for name, (shape, dtype) in state_shapes(manifest).items()
-        }
-        self._sent = torch.zeros_like(self._pinned[0], device=device)
-        self._found = [torch.zeros_like(host, device=device) for host in self._pinned[1:]]
         try:
-            with torch.no_grad():
-                launch = self._captured() if pin else self._advance
+            self.stepper()  # what does not fit is told now
         except Exception as error:  # torch raises many types
             raise unfit(folder, error) from None
 
+    def stepper(self) -> CudaStepper:
+        return CudaStepper(self.manifest, self._program, self._device)
+
+
+class CudaStepper(Stepper):
+    """The program over buffers of one stream's own, as one CUDA graph where `device` is a GPU."""
+
+    def __init__(self, manifest: Manifest, program: Any, device: str) -> None:
+        import torch
+
+        pinned: list[torch.Tensor] = []
+        on_gpu = device != "cpu"
+
+        def host_array(shape: tuple[int, ...], dtype: Any) -> np.ndarray[Any, Any]:
+            tensor = torch.zeros(shape, dtype=torch.from_numpy(np.zeros(0, dtype)).dtype, pin_memory=on_gpu)
+            pinned.append(tensor)  # in order: input, classes, bass
+            return tensor.numpy()
+
+        super().__init__(manifest, host_array)
+        state = self._state = {
+            name: torch.zeros(shape, dtype=torch.from_numpy(np.zeros(0, dtype)).dtype, device=device)
+            for name, (shape, dtype) in state_shapes(manifest).items()
+        }
+        sent = torch.zeros_like(pinned[0], device=device)
+        found = [torch.zeros_like(host, device=device) for host in pinned[1:]]
+
+        def advance() -> None:
+            """Input and state to answers and the next state, all in the same tensors."""
+            for tensor, new in zip((*found, *state.values()), program(sent, *state.values()), strict=True):
+                tensor.copy_(new)
+
+        with torch.no_grad():
+            launch = captured(advance) if on_gpu else advance
+
+        # Nothing here refers to the stepper, so that its memory is free at once when its stream is over.
         def run() -> None:
             with torch.no_grad():
-                self._sent.copy_(self._pinned[0], non_blocking=True)
+                sent.copy_(pinned[0], non_blocking=True)
                 launch()
-                for host, found in zip(self._pinned[1:], self._found, strict=True):
-                    host.copy_(found, non_blocking=True)
-                if pin:
+                for host, answer in zip(pinned[1:], found, strict=True):
+                    host.copy_(answer, non_blocking=True)
+                if on_gpu:
                     torch.cuda.current_stream().synchronize()
 
-        self._runs = [run]
-        run()
-        self.reset()
-
-    def _advance(self) -> None:
-        """Input and state to answers and the next state, all in the same tensors."""
-        classes, bass, *following = self._program(self._sent, *self._state.values())
-        for tensor, new in zip((*self._found, *self._state.values()), (classes, bass, *following), strict=True):
-            tensor.copy_(new)
-
-    def _captured(self) -> Any:
-        """`_advance` as one CUDA graph, after three runs beside it, as torch's documentation asks."""
-        torch = self._torch
-        side = torch.cuda.Stream()
-        side.wait_stream(torch.cuda.current_stream())
-        with torch.cuda.stream(side):
-            for _ in range(3):
-                self._advance()
-        torch.cuda.current_stream().wait_stream(side)
-        graph = torch.cuda.CUDAGraph()
-        with torch.cuda.graph(graph):
-            self._advance()
-        return graph.replay
+        self._begin([run])
 
     def _clear(self, stream: int | None) -> None:
         for name, tensor in self._state.items():
             tensor[rows(name, stream)] = 0
+
+
+def captured(work: Callable[[], None]) -> Callable[[], object]:
+    """The work as one CUDA graph, after three runs beside it, as torch's documentation asks."""
+    import torch
+
+    side: Any = torch.cuda.Stream()  # type: ignore[no-untyped-call]
+    side.wait_stream(torch.cuda.current_stream())
+    with torch.cuda.stream(side):
+        for _ in range(3):
+            work()
+    torch.cuda.current_stream().wait_stream(side)
+    graph = torch.cuda.CUDAGraph()
+    # Other threads may be in their own steps meanwhile, which a capture of any other mode would forbid them.
+    with torch.cuda.graph(graph, capture_error_mode="thread_local"):
+        work()
+    replay: Callable[[], object] = graph.replay
+    return replay

@@ -7,6 +7,7 @@ from collections.abc import Callable
 from functools import partial
 from importlib.util import find_spec
 from typing import Any
+from weakref import finalize
 
 import numpy as np
 from numpy.typing import NDArray
@@ -26,22 +27,14 @@ class Gpu:
 
         self._runtime = runtime
         try:
-            count = self._call("cudaGetDeviceCount")
+            count = called(runtime, "cudaGetDeviceCount")
         except Exception as error:
             raise UserError(
                 f"{who}: this machine has no NVIDIA driver that works ({error}); install one {INSTEAD}"
             ) from None
         if not count:
             raise UserError(f"{who}: this machine has no NVIDIA GPU; use --engine onnx")
-        self.properties = self._call("cudaGetDeviceProperties", 0)
-        self._stream: Any = None
-
-    def _call(self, name: str, *arguments: object) -> Any:
-        """Result of a runtime call; its error as a RuntimeError."""
-        error, *results = getattr(self._runtime, name)(*arguments)
-        if error != self._runtime.cudaError_t.cudaSuccess:
-            raise RuntimeError(f"{name}: {error.name}")
-        return results[0] if results else None
+        self.properties = called(runtime, "cudaGetDeviceProperties", 0)
 
     @property
     def name(self) -> str:
@@ -54,28 +47,48 @@ class Gpu:
     @property
     def cuda(self) -> str:
         """CUDA version of the driver."""
-        version = self._call("cudaDriverGetVersion")
+        version = called(self._runtime, "cudaDriverGetVersion")
         return f"{version // 1000}.{version % 1000 // 10}"
 
-    @property
-    def stream(self) -> int:
-        """Our own stream, made at first use: graphs cannot be captured on the default one."""
-        if self._stream is None:
-            self._stream = self._call("cudaStreamCreateWithFlags", self._runtime.cudaStreamNonBlocking)
-        return int(self._stream)
+    def queue(self) -> Queue:
+        """A new queue of work."""
+        return Queue(self._runtime)
+
+
+class Queue:
+    """Work that the GPU does in order, a CUDA stream, and the memory and graphs for it.
+
+    It has a CUDA stream of its own: graphs cannot be captured on the default one, nor on one that is in use. What was
+    allocated here lasts as long as the queue does, an array on the host as long as anybody refers to it.
+    """
+
+    def __init__(self, runtime: Any) -> None:
+        self._runtime = runtime
+        self.stream = int(self._owned("cudaStreamDestroy", "cudaStreamCreateWithFlags", runtime.cudaStreamNonBlocking))
+
+    def _call(self, name: str, *arguments: object) -> Any:
+        return called(self._runtime, name, *arguments)
+
+    def _owned(self, release: str, name: str, *arguments: object) -> Any:
+        """Result of a runtime call, which `release` takes back when the queue goes."""
+        made = self._call(name, *arguments)
+        finalize(self, getattr(self._runtime, release), made).atexit = False  # the end of the process takes all
+        return made
 
     def host_array(self, shape: tuple[int, ...], dtype: Any) -> NDArray[Any]:
-        """Zeroed array in page-locked memory, which is kept as long as the process."""
+        """Zeroed array in page-locked memory."""
         size = int(np.prod(shape) * np.dtype(dtype).itemsize)
         address = int(self._call("cudaMallocHost", size))
-        memory: NDArray[Any] = np.ctypeslib.as_array((ctypes.c_uint8 * size).from_address(address))
+        buffer = (ctypes.c_uint8 * size).from_address(address)
+        finalize(buffer, self._runtime.cudaFreeHost, address).atexit = False
+        memory: NDArray[Any] = np.ctypeslib.as_array(buffer)
         memory[:] = 0
         array: NDArray[Any] = memory.view(dtype).reshape(shape)
         return array
 
     def allocate(self, size: int) -> int:
-        """Address of `size` zeroed bytes on the GPU, which are kept as long as the process."""
-        address = int(self._call("cudaMalloc", size))
+        """Address of `size` zeroed bytes on the GPU."""
+        address = int(self._owned("cudaFree", "cudaMalloc", size))
         self.clear(address, size)
         return address
 
@@ -103,5 +116,14 @@ class Gpu:
             work()
         finally:
             graph = self._call("cudaStreamEndCapture", self.stream)
-        ready = self._call("cudaGraphInstantiate", graph, 0)
-        return partial(self._call, "cudaGraphLaunch", ready, self.stream)
+        ready = self._owned("cudaGraphExecDestroy", "cudaGraphInstantiate", graph, 0)
+        self._call("cudaGraphDestroy", graph)
+        return partial(called, self._runtime, "cudaGraphLaunch", ready, self.stream)
+
+
+def called(runtime: Any, name: str, *arguments: object) -> Any:
+    """Result of a call of CUDA's runtime; its error as a RuntimeError."""
+    error, *results = getattr(runtime, name)(*arguments)
+    if error != runtime.cudaError_t.cudaSuccess:
+        raise RuntimeError(f"{name}: {error.name}")
+    return results[0] if results else None

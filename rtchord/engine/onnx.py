@@ -9,13 +9,13 @@ from typing import Any
 
 from numpy.typing import NDArray
 
-from rtchord.engine.base import HostStepper, reason_of, unfit
+from rtchord.engine.base import HostEngine, reason_of
 from rtchord.engine.manifest import Manifest
 from rtchord.errors import UserError
 
 
-class OnnxEngine(HostStepper):
-    """Caches live in two sets of buffers that swap roles at each step, bound once."""
+class OnnxEngine(HostEngine):
+    """Each stream has two sets of cache buffers that swap roles at each step, bound once; the session is shared."""
 
     SUFFIX = ".onnx"
 
@@ -42,11 +42,7 @@ class OnnxEngine(HostStepper):
             raise UserError(
                 f"engine {str(folder)!r} cannot be run by ONNX Runtime {ort.__version__}: {reason_of(error)}"
             ) from None
-        super().__init__(manifest)
-        try:
-            self._ready()
-        except Exception as error:
-            raise unfit(folder, error) from None
+        super().__init__(folder, manifest)
 
     def _bind(self, inputs: dict[str, NDArray[Any]], outputs: dict[str, NDArray[Any]]) -> Callable[[], object]:
         binding = self._session.io_binding()

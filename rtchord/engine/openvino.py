@@ -9,13 +9,13 @@ from typing import Any
 
 from numpy.typing import NDArray
 
-from rtchord.engine.base import HostStepper, reason_of, unfit
+from rtchord.engine.base import HostEngine, reason_of
 from rtchord.engine.manifest import Manifest
 from rtchord.errors import UserError
 
 
-class OpenVinoEngine(HostStepper):
-    """One request for each direction, whose tensors are our arrays."""
+class OpenVinoEngine(HostEngine):
+    """One request for each direction of a stream, whose tensors are our arrays; the compiled model is shared."""
 
     SUFFIX = ".onnx"
 
@@ -46,11 +46,7 @@ class OpenVinoEngine(HostStepper):
             raise UserError(
                 f"engine {str(folder)!r} cannot be run by OpenVINO {openvino.__version__}: {reason_of(error)}"
             ) from None
-        super().__init__(manifest)
-        try:
-            self._ready()
-        except Exception as error:
-            raise unfit(folder, error) from None
+        super().__init__(folder, manifest)
 
     def _bind(self, inputs: dict[str, NDArray[Any]], outputs: dict[str, NDArray[Any]]) -> Callable[[], object]:
         request = self._model.create_infer_request()

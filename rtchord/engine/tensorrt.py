@@ -15,17 +15,19 @@ from typing import Any
 import numpy as np
 
 from rtchord import _cache_folder
-from rtchord.engine.base import Stepper, reason_of, state_shapes, stream_axis
+from rtchord.chords import N_BASS, N_CLASSES
+from rtchord.engine.base import Stepper, input_name, reason_of, state_shapes, stream_axis
 from rtchord.engine.gpu import INSTEAD, Gpu
 from rtchord.engine.manifest import Manifest, Target
 from rtchord.errors import UserError
 
 
-class TensorRtEngine(Stepper):
+class TensorRtEngine:
     """An engine of TensorRT. `gpu` and `library` are for tests; otherwise the machine's own."""
 
     SUFFIX = ".engine"
     NAME, MODULE, EXTRA = "TensorRT", "tensorrt", "tensorrt"
+    CAPTURED = True  # whether a step is captured as a CUDA graph by us
 
     @classmethod
     def library(cls) -> Any:
@@ -46,9 +48,9 @@ class TensorRtEngine(Stepper):
         return Target(gpu=gpu.name, capability=gpu.capability, library=version, cuda=gpu.cuda)
 
     def __init__(self, folder: Path, manifest: Manifest, gpu: Any = None, library: Any = None) -> None:
+        self.manifest = manifest
         self._gpu = gpu or Gpu(f"{self.NAME} engine")
         self._library = library or self.library()
-        super().__init__(manifest, self._gpu.host_array)
         name = manifest.file(self.SUFFIX)
         self._key = manifest.files[name]
         runtime = self._runtime = self._library.Runtime(self._library.Logger(self._library.Logger.ERROR))
@@ -56,23 +58,20 @@ class TensorRtEngine(Stepper):
         if self._engine is None:
             by = f"{self.NAME} {self._library.__version__}"
             raise UserError(f"engine {str(folder)!r} cannot be run by {by} on this GPU; build it again")
-        self._buffers(folder)
-        self._runs = [self._run(i) for i in range(2 if self._states else 1)]
-        for run in self._runs:
-            run()
-        self.reset()
+        self._check_tensors(folder)
 
-    def _buffers(self, folder: Path) -> None:
-        """Memory on the GPU for every tensor, two sets of the state."""
-        shapes = state_shapes(self.manifest)
+    def _check_tensors(self, folder: Path) -> None:
+        """UserError where the tensors are not those of which the manifest speaks."""
+        manifest, engine = self.manifest, self._engine
+        streams, bins, states = manifest.streams, manifest.features.bins, state_shapes(manifest)
+        window = () if manifest.window is None else (manifest.window,)
         wanted: dict[str, tuple[tuple[int, ...], Any]] = {
-            self.input_name: (self._input.shape, np.float32),
-            **shapes,
-            self._output("classes"): (self._classes.shape, np.float32),
-            self._output("bass"): (self._bass.shape, np.float32),
-            **{self._output(f"next_{state}"): shape for state, shape in shapes.items()},
+            input_name(manifest): ((streams, *window, bins), np.float32),
+            **states,
+            self.output_name("classes"): ((streams, N_CLASSES), np.float32),
+            self.output_name("bass"): ((streams, N_BASS), np.float32),
+            **{self.output_name(f"next_{state}"): shape for state, shape in states.items()},
         }
-        engine = self._engine
         names = [engine.get_tensor_name(i) for i in range(engine.num_io_tensors)]
         there = {
             n: (tuple(engine.get_tensor_shape(n)), self._library.nptype(engine.get_tensor_dtype(n))) for n in names
@@ -81,100 +80,116 @@ class TensorRtEngine(Stepper):
             odd = sorted(n for n in there.keys() | wanted.keys() if there.get(n) != wanted.get(n))
             raise UserError(f"engine {str(folder)!r} does not fit its manifest: {', '.join(odd)}; build it again")
 
-        def size(shape: tuple[int, ...], dtype: Any) -> int:
-            return int(np.prod(shape) * np.dtype(dtype).itemsize)
+    def stepper(self) -> TensorRtStepper:
+        return TensorRtStepper(self, self._gpu.queue())
 
-        gpu = self._gpu
-        self._state_bytes = {name: size(*shape) for name, shape in shapes.items()}
-        self._states = (
-            [{name: gpu.allocate(n) for name, n in self._state_bytes.items()} for _ in range(2)] if shapes else []
-        )
-        self._sent = gpu.allocate(self._input.nbytes)
-        self._found = (gpu.allocate(self._classes.nbytes), gpu.allocate(self._bass.nbytes))
-
-    def _output(self, name: str) -> str:
+    def output_name(self, name: str) -> str:
         """torch-tensorrt names outputs by their place, whatever the program calls them."""
         return f"output{('classes', 'bass', 'next_keys', 'next_values', 'next_filled').index(name)}"
 
-    def _run(self, direction: int) -> Callable[[], object]:
+    def context(self) -> Any:
+        """What one direction of a stream is executed in."""
+        return self._engine.create_execution_context()
+
+
+class TensorRtStepper(Stepper):
+    """Memory on the GPU for every tensor, two sets of the state, and a context for each direction."""
+
+    def __init__(self, engine: TensorRtEngine, queue: Any) -> None:
+        manifest = self._manifest = engine.manifest
+        self._queue = queue
+        super().__init__(manifest, queue.host_array)
+        self._state_bytes = {
+            name: int(np.prod(shape) * np.dtype(dtype).itemsize)
+            for name, (shape, dtype) in state_shapes(manifest).items()
+        }
+        self._states = [
+            {name: queue.allocate(size) for name, size in self._state_bytes.items()}
+            for _ in range(2 if self._state_bytes else 1)
+        ]
+        self._sent = queue.allocate(self._input.nbytes)
+        self._found = (queue.allocate(self._classes.nbytes), queue.allocate(self._bass.nbytes))
+        self._contexts: list[Any] = []  # kept: a captured graph works in its context's memory
+        self._begin([
+            self._direction(engine, source, target)
+            for source, target in zip(self._states, reversed(self._states), strict=True)
+        ])  # fmt: skip
+
+    def _direction(
+        self, engine: TensorRtEngine, source: dict[str, int], target: dict[str, int]
+    ) -> Callable[[], object]:
         """Reads one set of the state and writes the other."""
-        context = self._context()
-        addresses = {self.input_name: self._sent}
-        addresses |= dict(zip(map(self._output, ("classes", "bass")), self._found, strict=True))
-        if self._states:
-            addresses |= self._states[direction]
-            addresses |= {self._output(f"next_{k}"): v for k, v in self._states[1 - direction].items()}
+        context, queue = engine.context(), self._queue
+        self._contexts.append(context)
+        addresses = {input_name(self._manifest): self._sent, **source}
+        outputs = dict(zip(("classes", "bass"), self._found, strict=True)) | {f"next_{k}": v for k, v in target.items()}
+        addresses |= {engine.output_name(name): address for name, address in outputs.items()}
         for name, address in addresses.items():
             if not context.set_tensor_address(name, address):
-                raise RuntimeError(f"{self.NAME} refused the address of {name}")
+                raise RuntimeError(f"{engine.NAME} refused the address of {name}")
+        refusal = f"{engine.NAME} did not execute"
 
         def execute() -> None:
-            if not context.execute_async_v3(self._gpu.stream):
-                raise RuntimeError(f"{self.NAME} did not execute")
+            if not context.execute_async_v3(queue.stream):
+                raise RuntimeError(refusal)
 
-        launch = self._launch(execute)
+        launch = queue.captured(execute) if engine.CAPTURED else execute
+        there, back = (self._input, self._sent), tuple(zip(self._found, (self._classes, self._bass), strict=True))
 
+        # Nothing here refers to the stepper, so that its memory is free at once when its stream is over.
         def run() -> None:
-            self._gpu.send(self._input, self._sent)
+            queue.send(*there)
             launch()
-            self._gpu.fetch(self._found[0], self._classes)
-            self._gpu.fetch(self._found[1], self._bass)
-            self._gpu.wait()
+            for address, array in back:
+                queue.fetch(address, array)
+            queue.wait()
 
         return run
 
-    def _context(self) -> Any:
-        return self._engine.create_execution_context()
-
-    def _launch(self, execute: Callable[[], None]) -> Callable[[], object]:
-        launch: Callable[[], object] = self._gpu.captured(execute)
-        return launch
-
     def _clear(self, stream: int | None) -> None:
+        streams = self._manifest.streams
         for state in self._states:
             for name, address in state.items():
-                size, layers = (
-                    self._state_bytes[name],
-                    state_shapes(self.manifest)[name][0][0] if stream_axis(name) else 1,
-                )
+                size = self._state_bytes[name]
                 if stream is None:
-                    self._gpu.clear(address, size)
+                    self._queue.clear(address, size)
                     continue
-                part = size // (layers * self.manifest.streams)
+                layers = state_shapes(self._manifest)[name][0][0] if stream_axis(name) else 1
+                part = size // (layers * streams)
                 for layer in range(layers):
-                    self._gpu.clear(address + (layer * self.manifest.streams + stream) * part, part)
-        self._gpu.wait()
+                    self._queue.clear(address + (layer * streams + stream) * part, part)
+        self._queue.wait()
 
 
 class TensorRtRtxEngine(TensorRtEngine):
     """An engine of TensorRT-RTX, for GeForce and RTX cards. It is built without a GPU, compiled at its first start."""
 
     NAME, MODULE, EXTRA = "TensorRT-RTX", "tensorrt_rtx_bindings", "tensorrt-rtx"
+    CAPTURED = False
 
     def __init__(self, folder: Path, manifest: Manifest, gpu: Any = None, library: Any = None) -> None:
-        self._kernels: Any = None  # shared by both directions
         super().__init__(folder, manifest, gpu, library)
-        self._keep_kernels()
+        self._kernels = self._engine.create_runtime_config().create_runtime_cache()  # shared by all contexts
+        if self._cache_file.is_file():
+            self._kernels.deserialize(self._cache_file.read_bytes())  # False where it is of no use: compiles anew
 
     @property
     def _cache_file(self) -> Path:
         key = f"{self._key[:16]}-{self._gpu.name}-{self._library.__version__}"
         return _cache_folder() / "tensorrt-rtx" / "".join(c if c.isalnum() or c in ".-" else "_" for c in key)
 
-    def _context(self) -> Any:
+    def stepper(self) -> TensorRtStepper:
+        made = super().stepper()
+        self._keep_kernels()  # what its first steps compiled
+        return made
+
+    def context(self) -> Any:
         config = self._engine.create_runtime_config()
         config.cuda_graph_strategy = self._library.CudaGraphStrategy.WHOLE_GRAPH_CAPTURE
-        if self._kernels is None:
-            self._kernels = config.create_runtime_cache()
-            if self._cache_file.is_file():
-                self._kernels.deserialize(self._cache_file.read_bytes())  # False where it is of no use: compiles anew
         config.set_runtime_cache(self._kernels)
         return self._engine.create_execution_context(config)
 
-    def _launch(self, execute: Callable[[], None]) -> Callable[[], object]:
-        return execute
-
-    def _output(self, name: str) -> str:
+    def output_name(self, name: str) -> str:
         return name
 
     def _keep_kernels(self) -> None:

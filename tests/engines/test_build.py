@@ -1,6 +1,7 @@
 """Export and build: an engine gives its network's numbers, or is not written."""
 
 import json
+import shutil
 import subprocess
 import sys
 from dataclasses import replace
@@ -13,7 +14,7 @@ import torch
 import engines
 from engines.build import as_both, build, default_target
 from engines.network import Network, from_student
-from engines.verify import check_frames, verified
+from engines.verify import LIMITS, Limits, check_frames, verified
 from rtchord.cqt import DEFINITIONS, STAGE
 from rtchord.engine import MANIFEST, load, read_manifest, write_manifest
 from rtchord.engine.cuda import CudaEngine, read_program
@@ -154,6 +155,47 @@ def test_an_engine_that_fails_its_check_later_is_not_loaded_any_more(one: Networ
         verified(folder, spoiled(one), SECONDS)
     with pytest.raises(UserError, match="never verified"):
         load(folder)
+
+
+SLACK = Limits(max_error=np.inf, mean_error=np.inf, chords=0.0)
+
+
+@pytest.mark.parametrize(
+    "limit", [{"max_error": 1e-4}, {"mean_error": 1e-6}, {"chords": 0.9999}], ids=lambda limit: next(iter(limit))
+)
+def test_each_limit_alone_refuses_an_engine(limit: dict, one: Network, exported: Path, own: Path) -> None:
+    folder = Path(shutil.copytree(exported, own / "engine"))
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setitem(LIMITS, "fp32", replace(SLACK, **limit))
+        assert verified(folder, one, SECONDS).check is not None
+        with pytest.raises(UserError, match="differs from its network"):
+            verified(folder, sure_of_c(one), SECONDS)
+        patch.setitem(LIMITS, "fp32", SLACK)
+        assert verified(folder, sure_of_c(one), SECONDS).check is not None
+
+
+@pytest.fixture(scope="module")
+def exported(weights: Path) -> Path:
+    """An engine that passed its check."""
+    return build(from_student(weights), "onnx", weights.parent / "exported", seconds=SECONDS)[0]
+
+
+def sure_of_c(network: Network) -> Network:
+    """A network whose reference says C:maj, whatever is played."""
+
+    def reference(frames: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        return np.eye(170, dtype=np.float32)[np.zeros(len(frames), int)], network.reference(frames)[1]
+
+    return replace(network, reference=reference)
+
+
+def test_the_limits_are_those_of_the_documentation() -> None:
+    text = (Path(engines.__file__).parents[1] / "docs" / "engines.md").read_text()
+    for precision, limits in LIMITS.items():
+        [row] = [line for line in text.splitlines() if line.startswith(f"| {precision} |")]
+        largest, mean, chords = (cell.strip() for cell in row.strip("|").split("|")[1:])
+        assert (float(largest), float(mean)) == (limits.max_error, limits.mean_error)
+        assert float(chords.removesuffix(" %")) / 100 == pytest.approx(limits.chords)
 
 
 def test_posteriors_that_are_no_numbers_fail_the_check(one: Network) -> None:

@@ -133,7 +133,7 @@ def test_posteriors_of_a_stream_are_the_networks_for_the_same_windows(
     layout: str, sizes: tuple[int, ...], random: dict[str, tuple[Network, Path]], sound: Float32
 ) -> None:
     network, folder = random[layout]
-    loaded, draft = load(folder), network.draft
+    stepper, draft = load(folder).stepper(), network.draft
     assert draft.window is not None
     assert draft.future is not None
     sound = sound[: 4 * RATE]
@@ -147,7 +147,7 @@ def test_posteriors_of_a_stream_are_the_networks_for_the_same_windows(
     stream, found, position = windows(), [], 0
     for size in itertools.cycle(sizes):
         for window in stream.push(sound[position : position + size]):
-            found.append([part.copy() for part in loaded.look(window)])
+            found.append([part.copy() for part in stepper.look(window)])
         position += size
         if position >= sound.size:
             break

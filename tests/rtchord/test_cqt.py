@@ -100,7 +100,7 @@ def test_silence_is_the_offset_in_every_bin() -> None:
 
 
 @pytest.mark.parametrize("rate", [22_050, 44_100])
-@pytest.mark.parametrize("bad", [np.nan, np.inf, -np.inf, 3e38])
+@pytest.mark.parametrize("bad", [np.nan, np.inf, -np.inf, 3e38, 2e12, -2e12])
 def test_samples_that_cannot_be_sound_count_as_silence(rate: int, bad: float) -> None:
     broken, mended = NOISE.copy(), NOISE.copy()
     broken[5 * HOP : 5 * HOP + 100] = bad
@@ -142,6 +142,11 @@ def test_an_unknown_key_is_refused() -> None:
 def test_a_range_beyond_the_sample_rate_is_refused() -> None:
     with pytest.raises(ValidationError, match="sample_rate"):
         Features(octaves=8)
+
+
+def test_a_window_longer_than_constant_q_has_is_refused() -> None:
+    with pytest.raises(ValueError, match=r"longest_ms=5000 is more than the constant-Q window"):
+        Features.variable_q(longest_ms=5000)
 
 
 def test_a_definition_survives_json() -> None:

@@ -118,6 +118,14 @@ def test_a_chord_that_comes_again_is_named_sooner_than_a_new_one() -> None:
     assert change_after(AM, C, AM, C, AM) < change_after(F, C, F, C, F)
 
 
+def test_what_was_shown_for_long_weighs_at_most_four_times() -> None:
+    shown = [(single(C), bass(0))] * 3000 + [(single(AM), bass(9))] * 300
+    *_, last = run([*shown, *[(classes((C, 0.5), (F, 0.45)), bass(0))] * 40])
+    assert last.chord.index == C
+    others = 0.7 + 0.3 * np.exp(-last.frame * TUNED_HOP / SETTINGS.memory)  # a part of their share is still remembered
+    assert last.confidence == pytest.approx(4 * 0.5 / (4 * 0.5 + others * 0.5), abs=0.002)
+
+
 def test_without_repeat_nothing_is_remembered() -> None:
     plain = SETTINGS.model_copy(update={"repeat": 0.0})
     assert change_after(AM, C, AM, C, AM, settings=plain) == change_after(F, C, F, C, F, settings=plain)
@@ -138,9 +146,39 @@ def test_a_reset_forgets_what_was_shown() -> None:
         assert found == [(d.frame, d.chord, d.confidence) for d in run(frames)]
 
 
-def test_quality_is_refined_later() -> None:
+def test_quality_is_refined_later_and_dated_back() -> None:
     frames = [(classes((C, 0.9)), bass(0))] * 10 + [(classes((C7, 0.8), (C, 0.1)), bass(0))] * 20
-    assert [d.chord.label for d in run(frames)] == ["C:maj", "C:7"]
+    decisions = run(frames)
+    assert [(d.chord.label, d.onset) for d in decisions] == [("C:maj", 0), ("C:7", 10)]
+    assert decisions[1].frame > 11
+
+
+def test_the_newest_frame_says_most_of_the_quality() -> None:
+    settings = DecoderSettings(change=18.0, start=18.0, refine=90.0, bass=90.0)  # so that four frames are needed
+    older, newer = classes((C7, 0.7), (C, 0.25)), classes((C, 0.6), (C7, 0.35))
+    silence = [(single(N), bass())] * 5
+    for first, last, label in ((older, newer, "C:maj"), (newer, older, "C:7")):
+        (decision,) = run([*silence, *[(first, bass(0))] * 2, *[(last, bass(0))] * 2], settings)
+        assert (decision.chord.label, decision.frame) == (label, 8)
+
+
+def test_the_confidence_is_the_posterior_of_the_chord_when_it_is_named() -> None:
+    plain = SETTINGS.model_copy(update={"repeat": 0.0})
+    shares = np.linspace(0.95, 0.5, 60)
+    parts = ((N, NO_BASS, 5), (C, 0, 10), (C7, 0, 15), (C7, 7, 15), (AM, 9, 15))
+    indices = [(index, low) for index, low, frames in parts for _ in range(frames)]
+    frames = [(classes((index, p)), bass(low)) for (index, low), p in zip(indices, shares, strict=True)]
+    decisions = run(frames, plain)
+    assert [d.chord.label for d in decisions] == ["C:maj", "C:7", "C:7/5", "A:min"]
+    for decision in decisions:
+        assert decision.confidence == pytest.approx(shares[decision.frame], abs=1e-6)
+
+
+def test_the_confidence_is_of_posteriors_that_sum_to_one() -> None:
+    """However what was shown weighs on them."""
+    frames = [(single(index), bass()) for index in (AM, C, AM, C) for _ in range(86)] + [DOUBT] * 60
+    *_, last = run(frames)
+    assert 0.7 < last.confidence < 0.95
 
 
 def settling(first: int, late: list[tuple[np.ndarray, np.ndarray]]) -> list[int]:
@@ -158,8 +196,12 @@ def test_a_chord_just_shown_is_put_right_sooner_than_one_that_has_stood(late: tu
 
 
 def test_x_holds_the_last_chord() -> None:
-    frames = [(classes((C, 0.95)), bass(0))] * 10 + [(classes((X, 0.95)), bass(0))] * 50
-    assert [d.chord.label for d in run(frames)] == ["C:maj"]
+    """Whatever comes second."""
+    for second in (classes((X, 0.5), (AM, 0.45)), classes((X, 0.5), (C7, 0.45)), classes((X, 0.5), (N, 0.45))):
+        frames = [(classes((C, 0.95)), bass(0))] * 10 + [(second, bass(7))] * 50
+        assert [d.chord.label for d in run(frames)] == ["C:maj"]
+        frames += [(single(AM), bass(9))] * 10
+        assert [(d.chord.label, d.onset) for d in run(frames)][1:] == [("A:min", 60)], "nothing was gathered"
 
 
 def test_a_clear_bass_makes_an_inversion() -> None:
@@ -168,7 +210,18 @@ def test_a_clear_bass_makes_an_inversion() -> None:
 
 def test_a_bass_that_moves_under_the_chord_is_an_event() -> None:
     frames = [(classes((C, 0.95)), bass(0))] * 10 + [(classes((C, 0.95)), bass(7))] * 20
-    assert [d.chord.label for d in run(frames)] == ["C:maj", "C:maj/5"]
+    assert [(d.chord.label, d.onset) for d in run(frames)] == [("C:maj", 0), ("C:maj/5", 10)]
+
+
+def test_a_silence_has_no_bass() -> None:
+    assert run([(single(N), bass(4))] * 100) == []
+
+
+def test_the_bass_of_the_next_chord_is_not_told_before_the_chord() -> None:
+    """Not even in a chord that was just shown, whose bass is open."""
+    settings = DecoderSettings(change=6.0, start=6.0, refine=8.0, bass=8.0, fresh=0.01)
+    frames = [(single(C), bass(0))] * 5 + [(single(C), bass(7))] + [(single(F), bass(0))] * 9
+    assert [d.chord.label for d in run(frames, settings)] == ["C:maj", "F:maj/5"]
 
 
 def test_a_bass_outside_the_chord_is_not_shown() -> None:
@@ -215,11 +268,53 @@ def test_a_memory_shorter_than_a_frame_is_of_the_chord_that_is_shown() -> None:
     assert change_after(AM, settings=short) > change_after(AM, settings=plain) + 1
 
 
-def test_a_frame_of_which_nothing_is_said_does_no_harm() -> None:
-    nothing = (np.zeros(N_CLASSES, np.float32), np.zeros(N_BASS, np.float32))
-    decisions = run([nothing] * 5 + [(single(C), bass(0))] * 20 + [nothing] * 5)
-    assert [d.chord.label for d in decisions] == ["C:maj"]
-    assert np.isfinite(decisions[0].confidence)
+def spoiled(frame: tuple[np.ndarray, np.ndarray], which: int, value: float, at: object) -> tuple:
+    changed = tuple(part.copy() for part in frame)
+    changed[which][at] = value
+    return changed
+
+
+ALL = slice(None)
+NO_POSTERIORS = [
+    spoiled((single(AM), bass(9)), *how)
+    for how in [
+        (0, np.nan, ALL), (0, np.nan, 3), (0, np.inf, AM), (0, -np.inf, C), (0, -1.0, F), (0, 0.0, ALL),
+        (1, np.nan, 4), (1, np.inf, 4), (1, -np.inf, 4),
+    ]
+]  # fmt: skip
+
+
+@pytest.mark.filterwarnings("error")
+@pytest.mark.parametrize("nothing", NO_POSTERIORS)
+def test_a_frame_that_is_no_posterior_speaks_for_nothing_and_leaves_no_trace(nothing: tuple) -> None:
+    """As a frame of X does."""
+    silence, c, seventh, am = ((single(index), bass(0)) for index in (N, C, C7, AM))
+    torn = (classes((C, 0.45), (C7, 0.35), (N, 0.2)), bass(0))
+
+    def heard(frame: tuple[np.ndarray, np.ndarray]) -> list:
+        parts = ((frame, 2), (silence, 3), (c, 1), (torn, 2), (frame, 1), (torn, 9), (frame, 40), (seventh, 20))
+        return run([what for what, count in (*parts, (frame, 2), (am, 9)) for _ in range(count)], PRESETS["fast"])
+
+    decisions = heard(nothing)
+    assert [d.chord.label for d in decisions] == ["C:maj", "C:7", "A:min/b3"]
+    assert decisions == heard((single(X), bass()))
+
+
+@pytest.mark.filterwarnings("error")
+@pytest.mark.parametrize("nothing", NO_POSTERIORS)
+def test_smooth_gives_a_frame_that_is_no_posterior_to_the_chord_around_it(nothing: tuple) -> None:
+    frames = [(single(C), bass(0))] * 20 + [nothing] * 30 + [(single(C), bass(0))] * 20 + [(single(F), bass(9))] * 30
+    posterior, low = (np.stack(part) for part in zip(*frames, strict=True))
+    found = [(a, b, c.label) for a, b, c in smooth(posterior, low, penalty=12.0)]
+    assert found == [(0, 70, "C:maj"), (70, 100, "F:maj/3")]
+    assert smooth(*(np.stack(part) for part in zip(*[nothing] * 20, strict=True)), penalty=12.0) == []
+
+
+def test_smooth_never_says_unknown() -> None:
+    for second in (C, N):
+        posterior = np.stack([classes((X, 0.7), (second, 0.25))] * 30)
+        ((start, end, chord),) = smooth(posterior, np.stack([bass(0)] * 30), penalty=12.0)
+        assert (start, end, chord.index) == (0, 30, second)
 
 
 @pytest.mark.parametrize(

@@ -9,7 +9,6 @@ import pytest
 
 from rtchord import engine
 from rtchord.engine import manifest as manifests
-from rtchord.engine.base import Stepper
 from rtchord.errors import UserError
 
 
@@ -59,7 +58,7 @@ def test_the_shipped_engine_is_found_and_loads() -> None:
 
 def test_a_step_answers_posteriors() -> None:
     loaded = engine.load()
-    classes, bass = loaded.step(np.zeros(loaded.manifest.features.bins, np.float32))
+    classes, bass = loaded.stepper().step(np.zeros(loaded.manifest.features.bins, np.float32))
     assert classes.shape == (170,)
     assert bass.shape == (13,)
     assert classes.sum() == pytest.approx(1, abs=1e-4)
@@ -68,12 +67,28 @@ def test_a_step_answers_posteriors() -> None:
 
 def test_reset_equals_new() -> None:
     loaded = engine.load()
-    frames = np.random.default_rng(0).normal(-1, 2, (100, loaded.manifest.features.bins)).astype(np.float32)
-    first = [loaded.step(frame)[0].copy() for frame in frames]
-    loaded.reset()
-    second = [loaded.step(frame)[0].copy() for frame in frames]
+    frames = np.random.default_rng(0).normal(-1, 2, (101, loaded.manifest.features.bins)).astype(np.float32)
+    used, new = loaded.stepper(), loaded.stepper()
+    first = [used.step(frame)[0].copy() for frame in frames]
+    used.reset()
+    second = [used.step(frame)[0].copy() for frame in frames]
     np.testing.assert_array_equal(first, second)
-    assert not np.allclose(first[0], loaded.step(frames[0])[0], atol=1e-6), "without a reset the past matters"
+    np.testing.assert_array_equal(first, [new.step(frame)[0].copy() for frame in frames])
+    assert not np.allclose(first[0], used.step(frames[0])[0], atol=1e-6), "without a reset the past matters"
+
+
+def test_a_step_allocates_nothing() -> None:
+    import tracemalloc
+
+    loaded = engine.load()
+    stepper, frame = loaded.stepper(), np.full(loaded.manifest.features.bins, -1, np.float32)
+    stepper.step(frame)
+    tracemalloc.start()
+    for _ in range(100):
+        stepper.step(frame)
+    _, peak = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert peak < frame.nbytes
 
 
 def test_a_missing_folder_is_named(tmp_path: Path) -> None:
@@ -175,13 +190,13 @@ def test_auto_takes_the_shipped_engine_where_no_other_is_built() -> None:
     assert why == "engine 2e1d-live-7, onnx fp32, as no other is built here"
 
 
-class Fake(Stepper):
+class Fake:
     """A backend that is there; its answers do not matter."""
 
     SUFFIX = ".onnx"
 
     def __init__(self, _folder: Path, manifest: engine.Manifest) -> None:
-        super().__init__(manifest)
+        self.manifest = manifest
 
     @staticmethod
     def probe() -> manifests.Target:
@@ -239,6 +254,26 @@ def test_auto_never_changes_what_is_recognised(gpu: Path, changes: dict) -> None
     assert isinstance(engine.choose("tensorrt")[0], Fake), "who asks for it gets it"
 
 
+def test_auto_passes_over_engines_for_many_streams(gpu: Path) -> None:
+    _, heads, frames, width = engine.read_manifest(gpu).cache[1:]
+    resealed(gpu, streams=8, cache=[7, 8, heads, frames, width])
+    assert engine.choose()[1].endswith("as no other is built here")
+
+
+def test_auto_takes_the_best_backend_and_a_backend_its_step_of_the_shipped_student(
+    gpu: Path, own: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(engine, "backend_class", lambda _name: Fake)
+    for name, changes in (
+        ("another", {"name": "another"}), ("cuda", {"backend": "cuda"}),
+        ("window", {"form": "window", "cache": None, "window": 64}),
+    ):  # fmt: skip
+        resealed(Path(shutil.copytree(gpu, own / f"a {name}")), **changes)
+    for query in ("auto", "tensorrt"):
+        manifest = engine.choose(query)[0].manifest
+        assert (manifest.backend, manifest.name, manifest.form) == ("tensorrt", "2e1d-live-7", "step")
+
+
 def test_a_backend_by_name_is_the_shipped_engine_for_onnx() -> None:
     chosen, why = engine.choose("onnx")
     assert chosen.manifest.backend == "onnx"
@@ -258,8 +293,21 @@ def test_an_engine_for_many_streams_is_not_for_listening(copy: Path, monkeypatch
         engine.choose(copy)
 
 
-def test_engines_are_kept_where_the_platform_keeps_data(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.delenv("RTCHORD_ENGINES")
-    monkeypatch.setenv("XDG_DATA_HOME", "/data")
-    monkeypatch.setattr(engine.sys, "platform", "linux")
-    assert engine.own_folder() == Path("/data/rtchord/engines")
+@pytest.mark.parametrize(
+    ("platform", "variables", "folder"),
+    [
+        ("linux", {"XDG_DATA_HOME": "/data"}, "/data"),
+        ("linux", {}, "/home/me/.local/share"),
+        ("darwin", {}, "/home/me/Library/Application Support"),
+        ("win32", {"LOCALAPPDATA": "/local"}, "/local"),
+    ],
+)
+def test_engines_are_kept_where_the_platform_keeps_data(
+    platform: str, variables: dict, folder: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in ("RTCHORD_ENGINES", "XDG_DATA_HOME", "LOCALAPPDATA"):
+        monkeypatch.delenv(name, raising=False)
+    for name, value in {"HOME": "/home/me", **variables}.items():
+        monkeypatch.setenv(name, value)
+    monkeypatch.setattr(engine.sys, "platform", platform)
+    assert engine.own_folder() == Path(folder) / "rtchord" / "engines"

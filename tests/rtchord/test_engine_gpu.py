@@ -19,20 +19,31 @@ import pytest
 
 import rtchord
 from rtchord import engine
-from rtchord.engine.gpu import Gpu
+from rtchord.engine.base import state_shapes
+from rtchord.engine.gpu import Gpu, Queue
 from rtchord.engine.manifest import Manifest
-from rtchord.engine.tensorrt import TensorRtEngine, TensorRtRtxEngine
+from rtchord.engine.tensorrt import TensorRtEngine, TensorRtRtxEngine, TensorRtStepper
 from rtchord.errors import UserError
 
 DTYPES = {"tensor(float)": np.float32, "tensor(int64)": np.int64}
 
 
 class FakeGpu:
-    """Host memory in place of a GPU's; counts what is launched."""
-
-    name, stream = "NVIDIA Fake", 7
+    name = "NVIDIA Fake"
 
     def __init__(self) -> None:
+        self.queues: list[FakeQueue] = []
+
+    def queue(self) -> "FakeQueue":
+        self.queues.append(FakeQueue(7 + len(self.queues)))
+        return self.queues[-1]
+
+
+class FakeQueue:
+    """Host memory in place of a GPU's; counts what is launched."""
+
+    def __init__(self, stream: int) -> None:
+        self.stream = stream
         self.kept: list[np.ndarray] = []
         self.captures = 0
 
@@ -69,7 +80,7 @@ class FakeContext:
         return name in self.of.tensors
 
     def execute_async_v3(self, stream: int) -> bool:
-        assert stream == FakeGpu.stream
+        assert stream >= 7, "a stream of ours"
         binding = self.of.session.io_binding()
         for name, (shape, dtype, original, is_input) in self.of.tensors.items():
             bind = binding.bind_input if is_input else binding.bind_output
@@ -158,29 +169,70 @@ def as_backend(tmp_path: Path, backend: str, suffix: str = ".engine", **changes:
 def test_the_buffers_and_resets_of_tensorrt(tmp_path: Path, backend: str, kind: type, numbered: bool) -> None:
     folder, manifest = as_backend(tmp_path, backend)
     gpu = FakeGpu()
-    made = kind(folder, manifest, gpu, library(numbered))
-    portable = engine.load()
+    loaded = kind(folder, manifest, gpu, library(numbered))
+    made, other = loaded.stepper(), loaded.stepper()
+    portable = engine.load().stepper()
     frames = np.random.default_rng(0).normal(-1, 2, (90, manifest.features.bins)).astype(np.float32)
     for i, frame in enumerate([*frames, *frames]):
         if i == len(frames) - 1:
             made.reset()
             portable.reset()
+        other.step(frames[-1 - i % len(frames)])  # of another stream, of which this one knows nothing
         for mine, theirs in zip(made.step(frame), portable.step(frame), strict=True):
             np.testing.assert_array_equal(mine, theirs)
     made.reset(0)
     portable.reset(0)
     np.testing.assert_array_equal(made.step(frames[0])[0], portable.step(frames[0])[0])
-    assert gpu.captures == (2 if backend == "tensorrt" else 0), "one CUDA graph for each direction; RTX has its own"
+    captures = 2 if backend == "tensorrt" else 0
+    assert [queue.captures for queue in gpu.queues] == 2 * [captures], "one graph for each direction; RTX has its own"
+
+
+def test_a_reset_of_one_of_several_streams_leaves_the_others() -> None:
+    layers, streams = 2, 3
+    portable = engine.load().manifest
+    manifest = portable.model_copy(update={"streams": streams, "cache": (layers, streams, 1, 2, 2)})
+
+    class Ones:
+        """Fills the next state with ones, whatever it is given."""
+
+        def __init__(self) -> None:
+            self.addresses: dict[str, int] = {}
+
+        def set_tensor_address(self, name: str, address: int) -> bool:
+            self.addresses[name] = address
+            return True
+
+        def execute_async_v3(self, _stream: int) -> bool:
+            for name, (shape, dtype) in state_shapes(manifest).items():
+                array(self.addresses[f"next_{name}"], shape, dtype)[...] = 1
+            return True
+
+    def array(address: int, shape: tuple[int, ...], dtype: type) -> np.ndarray:
+        size = int(np.prod(shape) * np.dtype(dtype).itemsize)
+        return np.ctypeslib.as_array((ctypes.c_uint8 * size).from_address(address)).view(dtype).reshape(shape)
+
+    loaded = SimpleNamespace(manifest=manifest, context=Ones, output_name=str, NAME="x", CAPTURED=False)
+    stepper = TensorRtStepper(loaded, FakeQueue(7))
+    for _ in range(2):  # in either direction
+        stepper.step(np.zeros((streams, manifest.features.bins), np.float32))
+    stepper.reset(1)
+    for state in stepper._states:
+        for name, (shape, dtype) in state_shapes(manifest).items():
+            found = np.moveaxis(array(state[name], shape, dtype), 0 if name == "filled" else 1, 0)
+            assert [part.any() for part in found] == [True, False, True]
+            assert found[[0, 2]].all()
 
 
 def test_tensorrt_rtx_keeps_what_it_compiled(tmp_path: Path) -> None:
     folder, manifest = as_backend(tmp_path, "tensorrt-rtx")
     first = TensorRtRtxEngine(folder, manifest, FakeGpu(), library(False))
+    first.stepper()
     assert first._kernels.had == b""
     assert first._engine.config.cuda_graph_strategy == "whole graph"
     [kept] = (tmp_path / "cache" / "rtchord" / "tensorrt-rtx").iterdir()
     assert kept.read_bytes() == b"kernels"
     second = TensorRtRtxEngine(folder, manifest, FakeGpu(), library(False))
+    second.stepper()
     assert second._kernels.had == b"kernels"
     assert second._engine.config.cache is second._kernels
 
@@ -188,9 +240,8 @@ def test_tensorrt_rtx_keeps_what_it_compiled(tmp_path: Path) -> None:
 def test_a_cache_that_cannot_be_kept_stops_nothing(tmp_path: Path) -> None:
     folder, manifest = as_backend(tmp_path, "tensorrt-rtx")
     (tmp_path / "cache").write_text("a file where the folder should be")
-    assert TensorRtRtxEngine(folder, manifest, FakeGpu(), library(False)).step(
-        np.zeros(manifest.features.bins, np.float32)
-    )
+    stepper = TensorRtRtxEngine(folder, manifest, FakeGpu(), library(False)).stepper()
+    assert stepper.step(np.zeros(manifest.features.bins, np.float32))
 
 
 def test_an_engine_whose_tensors_are_others_is_refused(tmp_path: Path) -> None:
@@ -231,6 +282,46 @@ def test_the_gpu_says_what_it_is(monkeypatch: pytest.MonkeyPatch) -> None:
     )
     gpu = Gpu("x")
     assert (gpu.name, gpu.capability, gpu.cuda) == ("NVIDIA A", "8.6", "13.1")
+
+
+def test_what_a_stream_took_of_the_gpu_is_given_back_when_it_is_over() -> None:
+    taken: dict[tuple[str, int], np.ndarray] = {}
+
+    def take(kind: str) -> Callable[..., int]:
+        def make(*arguments: object) -> int:
+            memory = np.ones(arguments[0] if kind in ("Memory", "Host") else 1, np.uint8)
+            taken[kind, memory.ctypes.data] = memory
+            return memory.ctypes.data
+
+        return make
+
+    def give(kind: str) -> Callable[[int], None]:
+        return lambda what: taken.pop((kind, what))
+
+    made = runtime()
+    calls = {
+        "cudaStreamCreateWithFlags": take("Stream"), "cudaStreamDestroy": give("Stream"),
+        "cudaMalloc": take("Memory"), "cudaFree": give("Memory"),
+        "cudaMallocHost": take("Host"), "cudaFreeHost": give("Host"),
+        "cudaStreamEndCapture": take("Graph"), "cudaGraphDestroy": give("Graph"),
+        "cudaGraphInstantiate": take("Exec"), "cudaGraphExecDestroy": give("Exec"),
+        "cudaMemsetAsync": lambda address, value, size, _stream: ctypes.memset(address, value, size),
+        **dict.fromkeys(("cudaStreamBeginCapture", "cudaStreamSynchronize", "cudaGraphLaunch"), lambda *_: None),
+    }  # fmt: skip
+    for name, call in calls.items():
+        setattr(made, name, lambda *arguments, call=call: (made.cudaError_t.cudaSuccess, call(*arguments)))
+    made.cudaStreamNonBlocking, made.cudaStreamCaptureMode = 1, SimpleNamespace(cudaStreamCaptureModeThreadLocal=1)
+    queue = Queue(made)
+    queue.allocate(16)
+    launch, answers = queue.captured(lambda: None), queue.host_array((2, 3), np.float32)
+    launch()
+    assert sorted(kind for kind, _ in taken) == ["Exec", "Host", "Memory", "Stream"]
+    assert not answers.any()
+    part = answers[0]
+    del queue, answers, launch
+    assert [kind for kind, _ in taken] == ["Host"], "what somebody still looks at is kept"
+    del part
+    assert not taken
 
 
 @pytest.mark.parametrize(

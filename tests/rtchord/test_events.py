@@ -20,6 +20,10 @@ def test_json_times_keep_microseconds() -> None:
     assert (line["onset"], line["time"]) == (1.234568, 1.345679)
 
 
+def test_json_confidences_keep_four_places() -> None:
+    assert json.loads(EVENT.json())["confidence"] == 0.9123
+
+
 def test_json_is_one_line() -> None:
     assert "\n" not in EVENT.json()
 

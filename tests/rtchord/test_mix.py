@@ -50,6 +50,13 @@ def test_clipping_of_one_channel_is_counted_though_the_mix_is_quiet() -> None:
     assert level.rms < 0
 
 
+def test_what_is_below_zero_is_as_loud_as_what_is_above() -> None:
+    mix = MonoMix((0,), 8)
+    mix.mix(np.array([[0.1], [-1], [0]], np.float32))
+    level = mix.take()
+    assert (level.peak, level.clipped) == (0, 1)
+
+
 def test_a_channel_that_was_not_chosen_is_not_measured() -> None:
     mix = MonoMix((1,), 8)
     mix.mix(np.array([[1, 0.5]], np.float32))
@@ -71,6 +78,15 @@ def test_what_is_no_number_does_not_spoil_the_level_that_follows(bad: float) -> 
     mix.take()
     mix.mix(np.full((4, 1), 0.1, np.float32))
     assert mix.take() == pytest.approx((-20, -20, 0), abs=0.01)
+
+
+@pytest.mark.parametrize("bad", [np.nan, np.inf, -np.inf])
+def test_a_block_that_is_no_number_counts_for_nothing_in_the_level(bad: float) -> None:
+    mix = MonoMix((0,), 8)
+    mix.mix(np.full((4, 1), 0.1, np.float32))
+    mix.mix(np.array([[bad]], np.float32))
+    level = mix.take()
+    assert (level.rms, level.peak) == pytest.approx((-20, -20), abs=0.01)
 
 
 def test_an_empty_block_is_nothing() -> None:

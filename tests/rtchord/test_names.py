@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from itertools import pairwise
 
 import mir_eval
@@ -9,9 +10,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from rtchord.chords import NO_BASS, NO_CHORD, QUALITIES, Chord, X, class_index, lead_sheet
+from rtchord.chords import NO_BASS, NO_CHORD, QUALITIES, SPELLINGS, Chord, X, class_index, lead_sheet, pitch_classes
 from rtchord.events import ChordEvent
-from rtchord.names import REDUCTIONS, Naming, moved, reduced
+from rtchord.names import REDUCTIONS, KeySense, Naming, moved, reduced, spelling_of
 from rtchord.settings import NameSettings
 from train.labels import parse
 
@@ -80,6 +81,14 @@ def test_transposing_moves_root_and_bass() -> None:
     assert told(["N"], transpose=3)[0].symbol == NO_CHORD
 
 
+@pytest.mark.parametrize("semitones", [-4, -1, 1, 3, 6])
+def test_what_is_transposed_is_spelt_in_the_key_that_sounds(semitones: int) -> None:
+    labels = ["C:maj", "A:min", "F:maj", "D:min", "G:7", "E:min"] * 3
+    sounding = [replace(event, symbol=moved(event.symbol, semitones)) for event in events(*labels)]
+    naming = Naming(NameSettings())
+    assert told(labels, transpose=semitones) == [event for event in map(naming.push, sounding) if event]
+
+
 def test_a_capo_changes_the_name_that_is_shown_and_nothing_else() -> None:
     (event,) = told(["Bb:maj/3"], capo=3)
     assert (event.name, event.chord, event.symbol) == ("G/B", "Bb:maj/3", parse("Bb:maj/3"))
@@ -113,6 +122,17 @@ def test_auto_follows_the_key(progression: str, names: str) -> None:
     assert [event.name for event in told(labels, spelling="auto")][len(labels) // 3 :] == names.split() * 2
 
 
+@pytest.mark.parametrize("key", range(-5, 7))
+def test_a_key_spells_from_five_fifths_below_its_tonic_to_six_above(key: int) -> None:
+    """Within what is written at all: black keys from Gb (-6) to A# (10) on the line of fifths, of which C is 0."""
+    names = SPELLINGS[spelling_of(key)]
+    for name in names:
+        place = "FCGDAEB".index(name[0]) - 1 + 7 * (name[1:] == "#") - 7 * (name[1:] == "b")
+        assert place * 7 % 12 == names.index(name)
+        nearest = min(max(key, -1), 4)
+        assert len(name) == 1 or nearest - 5 <= place <= nearest + 6
+
+
 def test_auto_starts_with_the_common_names() -> None:
     alone = [told([label], spelling="auto")[0].name for label in ("Db:maj", "Eb:maj", "F#:min", "Ab:maj", "Bb:maj")]
     assert alone == ["Db", "Eb", "F#m", "Ab", "Bb"]
@@ -128,11 +148,34 @@ def test_another_key_takes_over_when_it_lasts() -> None:
     assert [event.name for event in told(labels, spelling="auto")][-3:] == ["Ab", "Db", "Eb"]
 
 
+def test_another_key_takes_over_within_a_minute_however_long_the_first_one_was() -> None:
+    labels = ["E:maj", "A:maj", "B:maj"] * 40 + ["Ab:maj", "Db:maj", "Eb:maj"] * 10
+    assert [event.name for event in told(labels, spelling="auto")][-3:] == ["Ab", "Db", "Eb"]
+
+
+def test_a_chord_counts_for_the_key_when_it_begins() -> None:
+    assert KeySense().push(0.0, pitch_classes(class_index(4, "maj"))) == 3, "A: the nearest of those with E, G# and B"
+
+
 def test_the_shape_is_spelt_in_its_own_key() -> None:
     """Eb, Ab, Bb with a capo at 1 are D, G, A, with F#m and not Gbm between them."""
     shown = told(["Eb:maj", "Ab:maj", "Bb:maj", "G:min"] * 3, capo=1)
     assert [event.name for event in shown][-4:] == ["D", "G", "A", "F#m"]
     assert [event.chord for event in shown][-4:] == ["Eb:maj", "Ab:maj", "Bb:maj", "G:min"]
+
+
+@pytest.mark.parametrize("capo", range(1, 12))
+@pytest.mark.parametrize("key", range(12))
+def test_shapes_are_spelt_as_they_would_be_if_they_sounded(key: int, capo: int) -> None:
+    labels = ["C:maj", "A:min", "F:maj", "D:min7", "G:7", "E:min"] * 3 + ["Ab:maj", "F#:hdim7", "C:maj/3"]
+
+    def heard(semitones: int) -> list[ChordEvent]:
+        return [replace(event, symbol=moved(event.symbol, semitones)) for event in events(*labels)]
+
+    capoed, plain = Naming(NameSettings(capo=capo)), Naming(NameSettings())
+    shapes = [event.name for event in map(capoed.push, heard(key)) if event]
+    sounding = [event.name for event in map(plain.push, heard(key - capo)) if event]
+    assert shapes[6:] == sounding[6:]  # from the second time round, when the key has been heard
 
 
 @pytest.mark.parametrize(("spelling", "sign"), [("sharps", "#"), ("flats", "b")])

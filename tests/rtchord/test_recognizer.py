@@ -10,11 +10,12 @@ from hypothesis import strategies as st
 
 from rtchord import Recognizer
 from rtchord.audio.files import read_mono
-from rtchord.cqt import Features
-from rtchord.engine import load, shipped
+from rtchord.chords import class_index
+from rtchord.cqt import Features, FrameStream
+from rtchord.engine import Stepper, load, shipped
 from rtchord.errors import UserError
 from rtchord.events import ChordEvent
-from rtchord.recognizer import Gate, posteriors, transcribe
+from rtchord.recognizer import Gate, posteriors, segment, transcribe
 
 DEMO = Path(__file__).parents[1] / "data" / "demo.ogg"
 RATE = 48_000
@@ -84,18 +85,26 @@ class Late:
     """The shipped engine, whose answer comes `lookahead` frames later."""
 
     def __init__(self, lookahead: int) -> None:
-        self._engine = load()
+        self._engine, self._lookahead = load(), lookahead
         self.manifest = self._engine.manifest.model_copy(update={"lookahead": lookahead})
+
+    def stepper(self) -> "LateStepper":
+        return LateStepper(self._engine.stepper(), self._lookahead)
+
+
+class LateStepper:
+    def __init__(self, stepper: Stepper, lookahead: int) -> None:
+        self._stepper, self._lookahead = stepper, lookahead
         self._answers: list[tuple[np.ndarray, np.ndarray]] = []
 
     def reset(self, stream: int | None = None) -> None:
-        self._engine.reset(stream)
+        self._stepper.reset(stream)
         self._answers.clear()
 
     def step(self, frame: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        classes, bass = self._engine.step(frame)
+        classes, bass = self._stepper.step(frame)
         self._answers.append((classes.copy(), bass.copy()))
-        return self._answers[max(0, len(self._answers) - 1 - self.manifest.lookahead)]
+        return self._answers[max(0, len(self._answers) - 1 - self._lookahead)]
 
     def look(self, window: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         raise AssertionError(f"{window.shape} is not for a step")
@@ -114,6 +123,41 @@ def test_an_engine_that_looks_ahead_says_the_same_of_the_same_sound_later(
     a, b = (posteriors(samples, rate, engine) for engine in (Late(3), load()))
     np.testing.assert_array_equal(a[0], b[0])
     np.testing.assert_allclose(a[2] - b[2], 3 * 512 / 22_050, atol=2 / rate)
+
+
+def test_a_new_recognizer_on_a_used_engine_begins_anew(demo: tuple[np.ndarray, int]) -> None:
+    samples, rate = demo
+    engine = load()
+    first = Recognizer(rate, engine).push(samples)
+    assert Recognizer(rate, engine).push(samples) == first
+
+
+def test_recognizers_in_turns_on_one_engine_say_what_each_says_alone(
+    demo: tuple[np.ndarray, int], whole: list[ChordEvent]
+) -> None:
+    samples, rate = demo
+    other = samples[::-1].copy()
+    alone = Recognizer(rate).push(other)
+    engine = load()
+    pair, found = (Recognizer(rate, engine), Recognizer(rate, engine)), ([], [])
+    for i, blocks in enumerate(zip(cut(samples, [700, 1900]), cut(other, [700, 1900]), strict=True)):
+        for recognizer, block, events in zip(pair, blocks, found, strict=True):
+            events += recognizer.push(block)
+        if i == 50:  # a third one that comes and goes does no harm to the others
+            Recognizer(rate, engine).push(other[:rate])
+    assert found == (whole, alone)
+    assert whole[1:] != alone[1:]
+
+
+def test_recognizers_that_share_an_engine_load_it_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    engine = load()
+
+    def again(*_: object, **__: object) -> None:
+        raise AssertionError("loaded again")
+
+    monkeypatch.setattr("onnxruntime.InferenceSession", again)
+    first, second = Recognizer(RATE, engine), Recognizer(RATE, engine)
+    assert first.engine is second.engine is engine
 
 
 def test_onsets_do_not_follow_times(whole: list[ChordEvent]) -> None:
@@ -180,6 +224,27 @@ def test_rates_as_devices_give_them_and_paths_as_text_are_taken() -> None:
 def test_an_unknown_preset_lists_the_known_ones() -> None:
     with pytest.raises(UserError, match=r"'quick'.*fast, balanced, steady"):
         Recognizer(RATE, latency="quick")
+
+
+def test_an_offline_decode_takes_the_delay_off_again() -> None:
+    """Of where chords change; a recording begins at 0 and ends where it ends."""
+    heard = np.full((60, 170), 1e-6, np.float32)
+    heard[:30, 1], heard[30:, class_index(5, "maj")] = 1.0, 1.0
+    times = 0.1 * (1 + np.arange(60))
+    found = segment(heard, np.full((60, 13), 1 / 13, np.float32), times, end=6.5, delay=0.25, hop=0.1)
+    assert [chord.label for _, _, chord in found] == ["C:maj", "F:maj"]
+    assert [(start, end) for start, end, _ in found] == [(0.0, pytest.approx(2.85)), (pytest.approx(2.85), 6.5)]
+
+
+def test_an_onset_is_when_the_sound_of_its_frame_began(demo: tuple[np.ndarray, int], recognizer: Recognizer) -> None:
+    """A hop of the transform before the frame is there."""
+    samples, rate = demo
+    recognizer.reset()
+    times = [round(rate * event.onset) for event in recognizer.push(samples)][1:]
+    assert times
+    stream = FrameStream(rate, recognizer.engine.manifest.features)
+    possible = [stream.time_of(frame) - 512 / 22_050 for frame in range(600)]
+    assert set(times) <= {round(rate * time) for time in possible}
 
 
 def test_transcribe_covers_the_file_without_gaps() -> None:

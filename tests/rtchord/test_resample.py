@@ -75,6 +75,26 @@ def test_reset_equals_new(rate: int) -> None:
     assert np.array_equal(used.push(NOISE), Resampler(rate, OUT, PASSBAND).push(NOISE))
 
 
+def test_the_lowest_rate_keeps_what_it_holds() -> None:
+    out = Resampler(MIN_RATE, OUT, PASSBAND).push(sine(MIN_RATE, 1_000.0))
+    assert np.abs(out - sine(OUT, 1_000.0)[: out.size])[300:].max() < 1e-3
+
+
+@pytest.mark.parametrize("rate", RATES)
+def test_a_constant_stays_what_it_is(rate: int) -> None:
+    out = Resampler(rate, OUT, PASSBAND).push(np.full(rate // 4, 0.5, np.float32))
+    assert np.abs(out[300:] - 0.5).max() < 1e-6
+
+
+@pytest.mark.parametrize("size", range(1_000, 1_010))
+@pytest.mark.parametrize("rate", RATES)
+def test_the_end_of_a_stream_is_as_if_silence_followed(rate: int, size: int) -> None:
+    ended, goes_on = Resampler(rate, OUT, PASSBAND), Resampler(rate, OUT, PASSBAND)
+    found = np.concatenate((ended.push(NOISE[:size]), ended.finish()))
+    assert found.size == -(-size * OUT // rate), "every instant before the end"
+    assert np.array_equal(found, goes_on.push(np.pad(NOISE[:size], (0, 1_000)))[: found.size])
+
+
 def test_equal_rates_pass_samples_through() -> None:
     resampler = Resampler(OUT, OUT, PASSBAND)
     assert np.array_equal(resampler.push(NOISE), NOISE)
