@@ -36,8 +36,9 @@ from pydantic import (
 from rtchord.errors import UserError
 
 LONGEST_SHOWN = 200  # characters of a bad value in a message
+LONGEST_INTEGER = 64  # bits
 DEEPEST_SHOWN = 4  # levels of one
-LARGEST_CONFIG = 1 << 16  # bytes; all settings with their explanations are 4 000
+LARGEST_CONFIG = 1 << 14  # bytes; all settings with their explanations are 4 000, and tomllib is slow with long keys
 PIPE_SECONDS = 5.0  # for which a pipe is waited for
 
 Latency = Literal["fast", "balanced", "steady"]
@@ -146,7 +147,7 @@ REMEDIES = {
     "float": "write a number",
     "string": "write a text in quotes",
     "path": "write the name of a file in quotes",
-    "tuple": "write a list in brackets",
+    "tuple": "write one in quotes, or a list in brackets",
     "model": "it is a section: write its settings below its name in brackets",
 }
 
@@ -157,13 +158,15 @@ class _Section(BaseModel):
     @field_validator("*", mode="before")
     @classmethod
     def _sane(cls, value: object, info: ValidationInfo) -> object:
-        """What no setting can be is refused here, once: what the operating system cannot be given, and a switch in
-        place of a number or the other way round, which pydantic would convert."""
+        """What no setting can be is refused here, once: what the operating system cannot be given, nothing at all, and
+        a switch in place of a number or the other way round, which pydantic would convert."""
         for part in value if isinstance(value, list | tuple) else (value,):
             if isinstance(part, str | Path) and "\0" in str(part):
                 raise ValueError("it holds a NUL character")
             if part == "":
                 raise ValueError("it is empty: write a value, or leave it out")
+            if isinstance(part, int) and part.bit_length() > LONGEST_INTEGER:  # Python itself refuses to write some
+                raise ValueError("it is far too large")
         annotation = cls.model_fields[info.field_name].annotation if info.field_name else None
         kinds = {annotation, *get_args(annotation)}
         if bool in kinds and not isinstance(value, bool | None):
@@ -423,7 +426,7 @@ def settings_from(
         problem = error.errors()[0]
         section, field, *_ = (*map(str, problem["loc"]), "", "")
         reason = REMEDIES.get(problem["type"].split("_")[0]) or str(problem["msg"]).removeprefix("Value error, ")
-        reason = reason[:1].lower() + reason[1:]
+        reason = reason.replace("Input", "it", 1)
         given = _shown(problem["input"])
         if (section, field) in options:
             raise UserError(f"cannot use {flags[section, field]} {given}: {reason}") from None
@@ -478,7 +481,7 @@ def _shown(value: object, depth: int = DEEPEST_SHOWN) -> str:
     elif isinstance(value, dict):
         rows = list(value.items())[:LONGEST_SHOWN]
         text = f"{{{', '.join(f'{name} = {_shown(part, depth - 1)}' for name, part in rows)}}}"
-    elif isinstance(value, int) and value.bit_length() > 64:  # Python refuses to write thousands of digits
+    elif isinstance(value, int) and value.bit_length() > LONGEST_INTEGER:
         text = f"{value:#x}"
     else:
         text = repr(str(value) if isinstance(value, Path) else value)
