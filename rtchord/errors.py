@@ -29,8 +29,8 @@ def ordinary(error: Exception) -> str | None:
 
     A net below those who know more: who opens a file says what for.
     """
-    if isinstance(error, UnicodeEncodeError) and any("\ud800" <= c <= "\udfff" for c in error.object):
-        return f"cannot use {error.object!r}: it is not UTF-8, as it has to be here; rename it"
+    if isinstance(error, UnicodeEncodeError):
+        return f"cannot use {error.object!r}: it cannot be written in {error.encoding}, as it has to be here; rename it"
     if isinstance(error, RuntimeError) and "ymlink loop" in str(error):  # of pathlib, until Python 3.12
         return f"{str(error)[:1].lower()}{str(error)[1:]}; see to that and start again"
     if not isinstance(error, OSError):
