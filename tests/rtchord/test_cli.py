@@ -693,7 +693,7 @@ def test_whatever_a_path_is_it_works_or_is_one_sentence(
     monkeypatch.setattr("rtchord.settings.PIPE_SECONDS", 0.05)
     before = contents(home)
     command = [{"PATH": path, "SOUND": str(sound)}.get(word, word) for word in words]
-    with at_most(20), unprivileged() if kind == "unreadable" else contextlib.nullcontext():
+    with at_most(120), unprivileged() if kind == "unreadable" else contextlib.nullcontext():
         try:
             code = main(command)
         except SystemExit as end:
