@@ -96,7 +96,7 @@ def hop_cost(engine_folder: Path | None, hops: int) -> dict[str, object]:
         "capture": timings(_capturing(audio, size), hops),
         "resample": timings(lambda i: resampler.push(blocks[i % 64]), hops),
         "cqt": timings(lambda _: transform.push(hop, out), hops),
-        "gate": timings(lambda i: gate.silent(frames[i % 64], False), hops),
+        "gate": timings(lambda i: gate.silent(frames[i % 64]), hops),
         "model": timings(lambda i: stepper.step(frames[i % 64]), hops),
         "decode": timings(lambda i: decoder.push(next(frame), classes[i % 64], bass[i % 64]), hops),
         "whole": timings(lambda i: recognizer.push(blocks[i % 64]), hops),

@@ -3,6 +3,7 @@
     rtchord devices                        what can be listened to, and where chords can be sent
     rtchord panic --midi-port NAME         silence an instrument, whoever left it sounding
     rtchord listen [--device NAME|INDEX]   name chords as they sound
+    rtchord listen FILE                    the same for a sound file
     rtchord config --show                  the settings in force, as TOML
     rtchord doctor                         whether this machine is ready, and what to do if not
     rtchord transcribe FILE -o OUT.lab     name the chords of a recording afterwards
@@ -14,6 +15,7 @@ from __future__ import annotations
 
 import argparse
 import errno
+import io
 import os
 import sys
 from collections.abc import Callable, Sequence
@@ -23,9 +25,9 @@ from typing import Any, Literal, NoReturn, get_args, get_origin
 from pydantic import BaseModel
 
 from rtchord import __version__
-from rtchord.errors import UserError
+from rtchord.errors import UserError, ordinary
 from rtchord.outputs.text import printable, say, write_lab
-from rtchord.settings import RecogniseSettings, Settings, as_toml, config_path, read_config, settings_from
+from rtchord.settings import RecogniseSettings, Settings, as_toml, config_path, find_config, read_config, settings_from
 
 MISSING = object()
 EXIT_CODES = """\
@@ -88,6 +90,12 @@ LISTEN = {
 FLAGS = {key: flag for key, (flag, _) in LISTEN.items()}
 
 
+def _path(text: str) -> Path:
+    if not text:
+        raise argparse.ArgumentTypeError("it is empty: write the name of a file, or leave it out")
+    return Path(text)
+
+
 def _add_options(parser: argparse.ArgumentParser) -> None:
     """An option for every setting: help, default and choices are the model's own."""
     for name, section in Settings.model_fields.items():
@@ -131,6 +139,7 @@ def get_parser() -> argparse.ArgumentParser:
     listen = command("listen", _listen, "Name chords as they sound; send them over MIDI and OSC.")
     listen.formatter_class = _Help
     listen.epilog = EXIT_CODES
+    listen.add_argument("song", metavar="FILE", nargs="?", help="a sound file, as with --input")
     _add_options(listen)
     _add_config(listen)
 
@@ -185,25 +194,26 @@ def _devices(_options: argparse.Namespace) -> int:
 def _add_config(parser: argparse.ArgumentParser) -> None:
     default = printable(str(config_path())).replace("%", "%%")
     parser.add_argument(
-        "--config", metavar="FILE", type=Path,
+        "--config", metavar="FILE", type=_path,
         help=f"TOML file with settings; options come before it (default: {default}, if it is there)",
     )  # fmt: skip
 
 
-def _settings(options: argparse.Namespace) -> Settings:
+def _settings(options: argparse.Namespace, path: Path | None) -> Settings:
     """The configuration file with the options laid over it."""
     given = {key: value for key in LISTEN if (value := vars(options).get(".".join(key), MISSING)) is not MISSING}
-    path = options.config or (config_path() if config_path().is_file() else None)
-    settings = settings_from(read_config(path) if path else {}, given, path, FLAGS)
-    if settings.input.file is None and ("input", "realtime") in given:
-        raise UserError("--realtime and --no-realtime are for files: say --input FILE too")
-    if ("input", "file") in given and ("input", "device") in given:
-        raise UserError("--input and --device contradict each other: leave one out")
-    return settings
+    flags = FLAGS
+    if (song := vars(options).get("song")) is not None:
+        if ("input", "file") in given:
+            raise UserError(
+                f"FILE {song!r} and --input {given['input', 'file']!r} contradict each other: leave one out"
+            )
+        given["input", "file"], flags = song, {**FLAGS, ("input", "file"): "FILE"}
+    return settings_from(read_config(path) if path else {}, given, path, flags)
 
 
 def _listen(options: argparse.Namespace) -> int:
-    settings = _settings(options)
+    settings = _settings(options, find_config(options.config))
 
     from rtchord.session import listen
 
@@ -211,7 +221,10 @@ def _listen(options: argparse.Namespace) -> int:
 
 
 def _config(options: argparse.Namespace) -> int:
-    print(as_toml(_settings(options)), end="")
+    shown = as_toml(_settings(options, find_config(options.config)))
+    if isinstance(sys.stdout, io.TextIOWrapper):  # TOML is UTF-8, whatever this terminal shows
+        sys.stdout.reconfigure(encoding="utf-8")
+    print(shown, end="")
     return 0
 
 
@@ -224,10 +237,10 @@ def _doctor(options: argparse.Namespace) -> int:
         states.add(finding.state)
         print(f"{finding.state:<8} {printable(finding.text)}", flush=True)
 
-    path, settings = options.config or config_path(), Settings()
+    path, settings = find_config(options.config), Settings()
     try:
-        settings = _settings(options)
-        there = f"the configuration {str(path)!r} is valid" if path.is_file() else f"no configuration at {str(path)!r}"
+        settings = _settings(options, path)
+        there = f"the configuration {str(path)!r} is valid" if path else f"no configuration at {str(config_path())!r}"
         tell(Finding("ok", there))
     except UserError as error:
         tell(Finding("problem", str(error)))
@@ -264,8 +277,7 @@ def _panic(options: argparse.Namespace) -> int:
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command; returns its exit code. argparse itself raises SystemExit."""
-    if sys.stdout is None:  # started with it closed, as a service may be
-        sys.stdout = open(os.devnull, "w", encoding="utf-8")  # noqa: SIM115 (for the life of the process)
+    _open_standard_streams()
     options = get_parser().parse_args(argv)
     try:
         code: int = options.run(options)
@@ -279,14 +291,31 @@ def main(argv: Sequence[str] | None = None) -> int:
     except BrokenPipeError:  # `rtchord devices | head -1`
         os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
         return 0
-    except OSError as error:
-        if error.errno not in STDOUT_ERRORS:
-            return _fault(error)
-        os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
-        say(f"cannot write to the standard output: {error.strerror}")
-        return UserError.exit_code
     except Exception as error:
-        return _fault(error)
+        if isinstance(error, OSError) and error.filename is None and error.errno in STDOUT_ERRORS:
+            os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
+            say(f"cannot write to the standard output: {error.strerror}")
+        elif (sentence := ordinary(error)) is not None:
+            say(sentence)
+        else:
+            return _fault(error)
+        return UserError.exit_code
+
+
+def _open_standard_streams() -> None:
+    """Open to nowhere what we were started without, as a service may be; and let no name be one that cannot be shown.
+
+    Else the next file that is opened, perhaps a recording, would get the number of the closed stream, and with it what
+    a library prints there.
+    """
+    while (nowhere := os.open(os.devnull, os.O_RDWR)) <= 2:
+        os.set_inheritable(nowhere, True)
+    os.close(nowhere)
+    for name in ("stdout", "stderr"):
+        if getattr(sys, name) is None:
+            setattr(sys, name, open(os.devnull, "w", encoding="utf-8"))  # noqa: SIM115 (for the life of the process)
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        sys.stdout.reconfigure(errors="backslashreplace")
 
 
 def _fault(error: Exception) -> int:

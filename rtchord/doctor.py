@@ -135,18 +135,20 @@ def _compiled_code(_settings: Settings) -> Iterator[Finding]:
 
 
 def _engine(settings: Settings) -> Iterator[Finding]:
-    """The engine is whole, and a step of it and of the chain before it are quick enough."""
+    """The engine that a session would take is whole, and a step of it and of the chain before it are quick enough."""
     import numpy as np
 
+    from rtchord.engine import choose
     from rtchord.recognizer import Recognizer
 
     how = settings.recognise
     began = time.perf_counter()
-    recognizer = Recognizer(RATE, None if how.engine == "auto" else how.engine, how.latency, hold=how.hold / 1000)
+    engine, why = choose(how.engine)
+    recognizer = Recognizer(RATE, engine, how.latency, gate=settings.input.gate, hold=how.hold / 1000)
     recognizer.warm_up()
     ready = time.perf_counter() - began
     manifest = recognizer.engine.manifest
-    yield ok(f"engine {manifest.name!r} is whole (hashes agree) and ready after {ready:.1f} s")
+    yield ok(f"{why}: whole (hashes agree) and ready after {ready:.1f} s")
 
     hop = manifest.features.hop / manifest.features.sample_rate
     block = round(hop * RATE)

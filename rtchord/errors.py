@@ -24,6 +24,23 @@ class UserError(Exception):
     exit_code = 2
 
 
+def ordinary(error: Exception) -> str | None:
+    """A sentence about what the operating system could not do with a file that the user named; None for other errors.
+
+    A net below those who know more: who opens a file says what for.
+    """
+    if isinstance(error, UnicodeEncodeError):
+        return f"cannot use {error.object!r}: it cannot be written in {error.encoding}, as it has to be here; rename it"
+    if isinstance(error, RuntimeError) and "ymlink loop" in str(error):  # of pathlib, until Python 3.12
+        return f"{str(error)[:1].lower()}{str(error)[1:]}; see to that and start again"
+    if not isinstance(error, OSError):
+        return None
+    if error.filename is None and error.errno not in (errno.ENOSPC, errno.EDQUOT):
+        return None  # of something else than a file
+    where = "the disk" if error.filename is None else repr(str(error.filename))
+    return f"cannot use {where}: {error.strerror}; see to that and start again"
+
+
 @contextmanager
 def told_in_a_sentence(program: str) -> Iterator[None]:
     """Bad input inside ends the process, and so do a disk that does not do what is asked and Ctrl-C: a sentence on
@@ -39,12 +56,12 @@ def told_in_a_sentence(program: str) -> Iterator[None]:
         of_one_value = "cannot use " if error.errors()[0]["loc"] else ""
         print(f"{program}: {of_one_value}{first_problem(error.errors())}", file=sys.stderr)
         sys.exit(UserError.exit_code)
-    except OSError as error:
-        if error.filename is None and error.errno not in (errno.ENOSPC, errno.EDQUOT):
-            raise  # of something else than a file
-        where = "the disk" if error.filename is None else repr(str(error.filename))
-        print(f"{program}: cannot use {where}: {error.strerror}; see to that and start again", file=sys.stderr)
-        sys.exit(UserError.exit_code)
     except KeyboardInterrupt:
         print(f"{program}: interrupted", file=sys.stderr)
         sys.exit(128 + signal.SIGINT)
+    except Exception as error:
+        sentence = ordinary(error)
+        if sentence is None:
+            raise
+        print(f"{program}: {sentence}", file=sys.stderr)
+        sys.exit(UserError.exit_code)

@@ -1,89 +1,94 @@
-"""Whether anybody plays.
+"""Whether anybody plays. What is struck and rings is music at any level down to the noise; the noise is not.
 
-What is struck and rings is music at any level down to the noise; what was there before anybody played is not.
+Two kinds of frame are silence, whatever the student makes of them:
 
-The student knows hum, hiss, fans and talk, and says N of them. So the gate has two things left to do:
+* one in which no bin holds a sinusoid of `floor` dBFS;
+* one that holds the hum of the mains and nothing beside it. Hum is a chord to a network that treats all keys alike (its
+  harmonics are those of a dominant seventh), but it is the one noise whose pitch is known: the peaks of its spectrum lie
+  on multiples of 50 or 60 Hz, which are no notes of an instrument in tune. So no time is needed to learn it, and no
+  chord can be taken for it however long it is held.
 
-* A frame in which no bin holds a sinusoid of `floor` dBFS is silence, whatever the student makes of its numbers.
-* What the student calls N for a while, and keeps its level meanwhile, is the noise of this stage. From then on a frame
-  in which no bin is MARGIN_DB above that noise is N too: a student that errs in a frame of hum names nothing, and a
-  chord that dies away into the hum ends there.
-
-Nothing is known of the noise when a stream begins, so the first chord of a set is heard however quiet it is. A chord
-that is held cannot become noise, since the student says what it is.
+Hiss and talk are the student's to know: it says N of them.
 """
 
 from __future__ import annotations
 
 import numpy as np
+from numba import njit
 from numpy.typing import NDArray
 
 from rtchord.cqt import Features
 
 Float32 = NDArray[np.float32]
 
-MARGIN_DB = 8.0
-STEADY_SECONDS = 2.0  # for which noise was N, and the mean of each of its bins within MARGIN_DB
-MEAN_SECONDS = 0.23
+MAINS = (50.0, 60.0)  # Hz
+# Cents that a peak may be off: 3.5 for mains that are 0.2 % off, the rest for the interpolation between bins. With more, a
+# G major triad that is 30 cents sharp would lie on the comb of 50 Hz.
+CENTS = 7.0
+REACH_DB = 20.0  # below the strongest of the harmonics: what is weaker than that decides nothing
+LEAD_DB = 20.0  # that the strongest bin of all may be above the strongest of the harmonics
+LEADING = 6  # the strongest peak is one of the first harmonics: their nearest note is 22 cents away (B, 250 Hz)
+APART = 4  # bins between two harmonics that have peaks of their own, as wide as the window's main lobe
 _NATS_PER_DB = np.log(10) / 20
 
 
 class Gate:
-    """State of the gate over one stream. Of a frame's sets of bins the first is heard, whose narrow bins hold the least
-    noise.
+    """Tells frames in which nobody plays. Has no memory: a frame is judged by itself.
 
-    `features`: what a frame is; `floor`: dBFS of a sinusoid below which there is silence.
+    `features`: what a frame is; `floor`: dBFS of a sinusoid below which there is silence. A frame is below it if its
+    first set of bins is, which are narrow and hold the least noise. It holds hum alone if any set says so: the narrow
+    bins know it beside hiss, the wide ones a tenth of a second after it began.
     """
 
     def __init__(self, features: Features, floor: float) -> None:
-        features = features.sets[0]
-        self._bins = features.bins
+        octave = features.bins_per_octave
         full_scale = np.log(np.sqrt(features.lengths) / 2)  # log magnitude of a sinusoid of 0 dBFS
-        self._floor = np.log(np.exp(full_scale + floor * _NATS_PER_DB) + features.log_offset).astype(np.float32)
-        self._margin = np.float32(MARGIN_DB * _NATS_PER_DB)
-        self._stretch = max(1, round(STEADY_SECONDS * features.frame_rate))
-        self._share = np.float32(1 / (MEAN_SECONDS * features.frame_rate))
-        self._mean, self._lowest, self._highest, self._noise, self._limit = np.empty((5, features.bins), np.float32)
-        self._yes = np.empty(features.bins, np.bool_)
-        self.reset()
+        limits = np.log(np.exp(full_scale + floor * _NATS_PER_DB) + features.log_offset).astype(np.float32)
+        self._floors = limits.reshape(len(features.sets), -1)
+        harmonics = np.arange(1, int(1 / (2 ** (APART / octave) - 1)) + 1)
+        self._combs = octave * np.log2(np.outer(MAINS, harmonics) / features.fmin)  # in bins, fractions included
+        self._tolerance = CENTS * octave / 1200  # bins
 
-    def reset(self) -> None:
-        """Begin a new stream, of whose noise nothing is known."""
-        self._noise.fill(-np.inf)
-        self._first = True
-        self._begin()
+    def silent(self, frame: Float32) -> bool:
+        """Whether nobody plays in this frame (bins,) of log magnitudes."""
+        return bool(_silent(frame.reshape(self._floors.shape), self._floors, self._combs, self._tolerance))
 
-    def _begin(self) -> None:
-        """Begin a stretch of noise."""
-        self._quiet = 0  # frames of it
-        self._lowest.fill(np.inf)
-        self._highest.fill(-np.inf)
 
-    def silent(self, frame: Float32, no_chord: bool) -> bool:
-        """Whether nobody plays in this frame (bins,), of which the student says N or not; to be given every frame of
-        the stream, in order."""
-        if frame.size > self._bins:
-            frame = frame[: self._bins]
-        limit, yes = self._limit, self._yes
-        if self._first:
-            self._first = False
-            np.copyto(self._mean, frame)
-        np.subtract(frame, self._mean, out=limit)
-        np.multiply(limit, self._share, out=limit)
-        np.add(self._mean, limit, out=self._mean)
-        np.minimum(self._noise, self._mean, out=self._noise)  # what has become quieter was not the noise, or it is over
-        if no_chord:
-            np.minimum(self._lowest, self._mean, out=self._lowest)
-            np.maximum(self._highest, self._mean, out=self._highest)
-            self._quiet += 1
-            if self._quiet == self._stretch:
-                np.subtract(self._highest, self._lowest, out=limit)
-                np.less(limit, self._margin, out=yes)
-                np.copyto(self._noise, self._lowest, where=yes)
-                self._begin()
-        elif self._quiet:
-            self._begin()
-        np.add(self._noise, self._margin, out=limit)
-        np.maximum(limit, self._floor, out=limit)
-        np.less(frame, limit, out=yes)
-        return bool(yes.all())
+@njit(cache=True, nogil=True)
+def _silent(sets: Float32, floors: Float32, combs: NDArray[np.float64], tolerance: float) -> bool:
+    """Whether the first of `sets` (sets, bins) is below its `floors` (sets, bins), or any of them has its peaks on one
+    of `combs` (mains, harmonics), bins."""
+    if not (sets[0] >= floors[0]).any():
+        return True
+    for number in range(len(sets)):
+        for comb in combs:
+            if _lies_on(sets[number], floors[number], comb, tolerance):
+                return True
+    return False
+
+
+@njit(cache=True, nogil=True)
+def _lies_on(frame: Float32, floor: Float32, comb: NDArray[np.float64], tolerance: float) -> bool:
+    """Whether all that stands out of `frame` (bins,) up to the last harmonic of `comb` lies on it.
+
+    A peak's place between bins is that of the parabola through it and its neighbours.
+    """
+    top = min(int(comb[-1]) + APART // 2, frame.size - 1)
+    strongest = frame[:top].max()
+    if strongest < frame.max() - LEAD_DB * _NATS_PER_DB:
+        return False
+    leader, level = -1, -np.inf
+    for i in range(1, top):
+        before, peak, after = frame[i - 1], frame[i], frame[i + 1]
+        if peak < before or peak <= after or peak < floor[i] or peak < strongest - REACH_DB * _NATS_PER_DB:
+            continue
+        place = i + 0.5 * (before - after) / (before - 2 * peak + after)
+        harmonic, away = 0, np.inf
+        for k in range(comb.size):
+            if abs(comb[k] - place) < away:
+                harmonic, away = k, abs(comb[k] - place)
+        if away > tolerance:
+            return False
+        if peak > level:
+            leader, level = harmonic, peak
+    return 0 <= leader < LEADING

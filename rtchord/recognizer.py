@@ -59,7 +59,6 @@ class Answers:
         """Begin a new stream."""
         self._stream.reset()
         self._stepper.reset()
-        self._gate.reset()
         self._silent.clear()
 
     def time_of(self, frame: int) -> float:
@@ -77,7 +76,7 @@ class Answers:
             whole = heard.ndim == 2  # a window and not a frame
             answer = self._stepper.look(heard) if whole else self._stepper.step(heard)
             answered = heard[-1 - self._lookahead] if whole else heard
-            self._silent.append(self._gate.silent(answered, answer[0][N] > 0.5))
+            self._silent.append(self._gate.silent(answered))
             if number >= self._lookahead:
                 silent = self._silent[-1 if whole else 0]
                 classes, bass = (self._n_classes, self._n_bass) if silent else answer

@@ -274,8 +274,7 @@ def decode(heard: Heard, settings: DecoderSettings, hold: int = 0, hop: float = 
 def decode_online(heard: Heard, frames: Float32, features: Features) -> Events:
     """Events as a live session with the `ONLINE` preset would show them; `frames` (n, bins) are what the gate hears."""
     gate = Gate(features, GATE_DBFS)
-    answers = zip(frames, heard.classes[:, N] > 0.5, strict=True)
-    silent = np.array([gate.silent(*answer) for answer in answers], bool)[:, None]
+    silent = np.array([gate.silent(frame) for frame in frames], bool)[:, None]
     no_chord, no_bass = (np.eye(size, dtype=np.float32)[k] for size, k in ((N_CLASSES, N), (N_BASS, NO_BASS)))
     gated = Heard(np.where(silent, no_chord, heard.classes), np.where(silent, no_bass, heard.bass), heard.times)
     return decode(gated, PRESETS[ONLINE], hop=1 / features.frame_rate)

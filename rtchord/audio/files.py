@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -24,12 +25,13 @@ class AudioFile:
     """A readable sound file: `rate` (Hz), `channels`, `frames`; `blocks()` yields (n, channels) float32."""
 
     def __init__(self, path: Path) -> None:
-        if path.is_dir():
+        if os.path.isdir(path):
             raise UserError(f"cannot read {str(path)!r}: it is a folder")
-        if not path.is_file():
+        if not os.path.isfile(path):
             raise UserError(f"cannot read {str(path)!r}: there is no such file")
         try:
-            self._file = soundfile.SoundFile(path)
+            # soundfile knows no names that are not UTF-8; as bytes it passes them on.
+            self._file = soundfile.SoundFile(path if os.name == "nt" else os.fsencode(path))
         except (soundfile.LibsndfileError, RuntimeError) as error:
             raise UserError(
                 f"cannot read {str(path)!r}: {_reason(error)}; use WAV, FLAC, Ogg, Opus, MP3 or AIFF"

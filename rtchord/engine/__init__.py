@@ -29,6 +29,7 @@ from rtchord.engine.manifest import (
     write_manifest,
 )
 from rtchord.errors import UserError
+from rtchord.settings import base_folder
 
 __all__ = [
     "AUTO", "BACKENDS", "MANIFEST", "Engine", "Manifest", "Stepper", "backend_class", "choose", "folders",
@@ -67,20 +68,20 @@ def _shelf() -> Path:
 def own_folder() -> Path:
     """Where `python -m engines build` puts engines: $RTCHORD_ENGINES, or the platform's place for a user's data."""
     if os.environ.get("RTCHORD_ENGINES"):
-        return Path(os.environ["RTCHORD_ENGINES"]).expanduser()
+        return Path(os.path.expanduser(os.environ["RTCHORD_ENGINES"]))
     if sys.platform == "win32":
-        base = os.environ.get("LOCALAPPDATA", "~\\AppData\\Local")
+        base = base_folder("LOCALAPPDATA", "AppData/Local")
     elif sys.platform == "darwin":
-        base = "~/Library/Application Support"
+        base = base_folder(None, "Library/Application Support")
     else:
-        base = os.environ.get("XDG_DATA_HOME") or "~/.local/share"
-    return Path(base).expanduser() / "rtchord" / "engines"
+        base = base_folder("XDG_DATA_HOME", ".local/share")
+    return base / "rtchord" / "engines"
 
 
 def folders() -> Iterator[Path]:
     """Folders with a manifest: the user's own, then those of the package."""
     for shelf in (own_folder(), _shelf()):
-        if shelf.is_dir():
+        if os.path.isdir(shelf):  # and it may be looked into
             yield from sorted(
                 path.parent for path in shelf.glob(f"*/{MANIFEST}") if not path.parent.name.startswith(".")
             )

@@ -139,7 +139,7 @@ def read_manifest(folder: Path) -> Manifest:
     path = folder / MANIFEST
     try:
         text = path.read_bytes()
-    except OSError:
+    except (OSError, ValueError):
         raise UserError(f"no engine at {str(folder)!r}: it has no readable {MANIFEST}") from None
     try:
         manifest = Manifest.model_validate_json(text)

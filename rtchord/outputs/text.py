@@ -141,6 +141,8 @@ def lab_lines(segments: Iterable[tuple[float, float, Chord]]) -> str:
 
 def replace_text(path: Path, text: str) -> None:
     """Make `text` the whole of a file, in UTF-8, at one stroke: whoever reads it finds the old or the new. OSError."""
+    with contextlib.suppress(FileNotFoundError):
+        os.stat(path)  # what leads nowhere, as a loop of links, is not replaced
     target = path.resolve()  # a link stays a link
     temporary = target.with_name(f".{target.name[:200]}.{os.getpid()}.tmp")
     try:

@@ -6,9 +6,13 @@ import itertools
 import json
 import os
 import re
+import shlex
 import signal
+import socket
 import subprocess
+import sys
 import tomllib
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import get_args
@@ -69,9 +73,14 @@ def sound(tmp_path_factory: pytest.TempPathFactory) -> Path:
         (("listen", "--channels", "0"), "'0'"),
         (("listen", "--channels", "1,,2"), "'1,,2'"),
         (("listen", "--channels", "-1"), "--channels"),
-        (("listen", "--device", "1", "--input", "x.wav"), "--device"),
-        (("listen", "--no-realtime"), "--input"),
-        (("listen", "--no-midi", "--midi-port", "x"), "--midi-port"),
+        (("listen", "--device", "1", "--input", "x.wav"), "--device and --input contradict each other"),
+        (("listen", "x.wav", "--device", "1"), "--device and FILE contradict each other"),
+        (("listen", "x.wav", "--input", "y.wav"), "FILE 'x.wav' and --input 'y.wav' contradict each other"),
+        (("listen", "x.wav", "y.wav"), "y.wav"),
+        (("listen", ""), "FILE ''"),
+        (("listen", "--no-realtime"), "--no-realtime needs --input"),
+        (("listen", "--no-midi", "--midi-port", "x"), "--no-midi and --midi-port contradict each other"),
+        (("listen", "--config", ""), "--config"),
         (("listen", "--osc", "nowhere"), "'nowhere'"),
         (("listen", "--osc", "localhost:99999"), "'99999'"),
         (("listen", "--device", "no such input"), "'no such input'"),
@@ -223,6 +232,48 @@ def test_hostile_folders_do_not_reach_the_help_text(
     with pytest.raises(SystemExit):
         main(["listen", "--help"])
     assert "\x1b" not in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("config", "options", "named"),
+    [
+        ('[input]\nfile = "a.wav"\n', ("--device", "4711"), "'4711'"),
+        ('[input]\ndevice = "4711"\n', ("--input", "b.wav"), "'b.wav'"),
+        ('[input]\ndevice = "4711"\n', ("b.wav",), "'b.wav'"),
+        (
+            '[midi]\nsend = false\n[input]\nfile = "a.wav"\n',
+            ("--input", str(DEMO), "--midi-port", "no such"),
+            "'no such'",
+        ),
+        ('[input]\ndevice = "4711"\nfile = "a.wav"\n', (), "input.device = '4711' and input.file = 'a.wav' in the"),
+    ],
+)
+def test_what_an_option_says_is_done_whatever_the_configuration_says(
+    config: str, options: tuple[str, ...], named: str, tmp_path: Path, capsys: pytest.CaptureFixture
+) -> None:
+    path = tmp_path / "c.toml"
+    path.write_text(config)
+    assert main(["listen", "--config", str(path), *options]) == 2
+    assert named in only_sentence(capsys.readouterr().err)
+
+
+def test_toml_is_utf_8_whatever_the_terminal_shows(monkeypatch: pytest.MonkeyPatch) -> None:
+    written = io.BytesIO()
+    monkeypatch.setattr("sys.stdout", io.TextIOWrapper(written, encoding="ascii"))
+    assert main(["config", "--show", "--config", os.devnull, "--input", "ü.wav"]) == 0
+    assert Settings.model_validate(tomllib.loads(written.getvalue().decode())).input.file == Path("ü.wav")
+
+
+def test_a_terminal_that_cannot_show_a_name_is_no_fault(monkeypatch: pytest.MonkeyPatch) -> None:
+    written = io.BytesIO()
+    monkeypatch.setattr("sys.stdout", io.TextIOWrapper(written, encoding="ascii"))
+    monkeypatch.setattr("sys.platform", "linux")
+    monkeypatch.setenv("XDG_CONFIG_HOME", "/ü")
+    with pytest.raises(SystemExit) as end:
+        main(["listen", "--help"])
+    assert end.value.code == 0
+    sys.stdout.flush()
+    assert rb"/\xfc/rtchord" in written.getvalue()
 
 
 HOSTILE = st.text(st.characters(exclude_characters="\0"), max_size=30)
@@ -466,3 +517,208 @@ def test_a_closed_stdout_is_no_fault(tmp_path: Path) -> None:
     command = " ".join([*RTCHORD, "transcribe", str(DEMO), "-o", str(target), ">&-"])
     assert subprocess.run(command, shell=True, env=environment(), check=False).returncode == 0
     assert target.exists()
+
+
+@pytest.mark.skipif(os.name != "posix", reason="a POSIX shell")
+def test_started_without_standard_streams_a_recording_is_what_it_always_is(sound: Path, tmp_path: Path) -> None:
+    """The files that a session opens must not get the numbers of the streams that are closed."""
+    for name, streams in (("open", ""), ("closed", "<&- >&- 2>&-")):
+        command = [*RTCHORD, "listen", str(sound), "--no-realtime", "--record", str(tmp_path / f"{name}.mid")]
+        done = subprocess.run(f"{shlex.join(command)} {streams}", shell=True, env=environment(), check=False)
+        assert done.returncode == 0
+    assert (tmp_path / "closed.mid").read_bytes() == (tmp_path / "open.mid").read_bytes() != b""
+
+
+ODD = b"M\xfcller \xc3\xbc"
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="other systems have no names that are not UTF-8")
+def test_names_that_are_not_utf_8_work_in_any_locale(sound: Path, tmp_path: Path) -> None:
+    song = os.fsencode(tmp_path) + b"/" + ODD + b".wav"
+    Path(os.fsdecode(song)).write_bytes(sound.read_bytes())
+    command = [*RTCHORD, "listen", song, "--no-realtime", "--no-midi", "--format", "jsonl", "--text", ODD + b".txt"]
+    for ending in (b".mid", b".lab", b".jsonl"):
+        command += ["--record", ODD + ending]
+    locale = environment(PYTHONUTF8="0", PYTHONCOERCECLOCALE="0", LC_ALL="C")
+    done = subprocess.run(command, cwd=tmp_path, env=locale, capture_output=True, check=False)
+    assert done.returncode == 0, done.stderr
+    assert all(line.startswith(b"rtchord: ") and line.decode().isprintable() for line in done.stderr.splitlines())
+    assert rb"M\udcfcller \udcc3\udcbc.mid" in done.stderr
+    assert (tmp_path / os.fsdecode(ODD + b".jsonl")).read_bytes() == done.stdout != b""
+    assert all((tmp_path / os.fsdecode(ODD + ending)).stat().st_size for ending in (b".mid", b".lab"))
+    assert len(os.listdir(tmp_path)) == 5
+
+
+# What a path can be: each makes it in a folder, with an ending, and says its name.
+
+
+def linked(folder: Path, ending: str, target: str) -> str:
+    path = folder / f"link{ending}"
+    path.symlink_to(target)
+    return str(path)
+
+
+def looping(folder: Path, ending: str) -> str:
+    (folder / f"back{ending}").symlink_to(folder / f"link{ending}")
+    return linked(folder, ending, str(folder / f"back{ending}"))
+
+
+def made(folder: Path, name: str, make: Callable[[Path], object]) -> str:
+    make(folder / name)
+    return str(folder / name)
+
+
+def bound(path: Path) -> None:
+    with socket.socket(socket.AF_UNIX) as listener, contextlib.chdir(path.parent):  # addresses are short
+        listener.bind(path.name)
+
+
+def unreadable(path: Path) -> None:
+    path.write_bytes(b"")
+    path.chmod(0)
+
+
+PATHS: dict[str, Callable[[Path, str], str]] = {
+    "missing": lambda folder, ending: str(folder / f"x{ending}"),
+    "not UTF-8": lambda folder, ending: str(folder / os.fsdecode(b"M\xfcller" + ending.encode())),
+    "NUL": lambda folder, ending: str(folder / f"a\0b{ending}"),
+    "control characters": lambda folder, ending: str(folder / f"a\n\x1b[2J\x07{ending}"),
+    "300 characters": lambda folder, ending: str(folder / f"{'x' * 300}{ending}"),
+    "5000 characters": lambda folder, ending: str(folder / f"{'x/' * 2500}x{ending}"),
+    "loop": looping,
+    "link to nowhere": lambda folder, ending: linked(folder, ending, str(folder / "nowhere")),
+    "folder": lambda folder, ending: made(folder, f"d{ending}", Path.mkdir),
+    "below a file": lambda folder, ending: made(folder, "file", Path.touch) + f"/x{ending}",
+    "pipe": lambda folder, ending: made(folder, f"p{ending}", os.mkfifo),
+    "socket": lambda folder, ending: made(folder, f"s{ending}", bound),
+    "full": lambda folder, ending: linked(folder, ending, "/dev/full"),
+    "null": lambda folder, ending: linked(folder, ending, "/dev/null"),
+    "zero": lambda folder, ending: linked(folder, ending, "/dev/zero"),
+    "empty": lambda _folder, _ending: "",
+    "-": lambda _folder, _ending: "-",
+    "unreadable": lambda folder, ending: made(folder, f"u{ending}", unreadable),
+}
+LISTENING = ("listen", "--no-realtime", "--no-midi", "--format", "jsonl")
+TAKE_PATHS: dict[str, tuple[tuple[str, ...], str]] = {
+    "listen FILE": ((*LISTENING, "PATH"), ".wav"),
+    "listen --input": ((*LISTENING, "--input", "PATH"), ".wav"),
+    "listen --record": ((*LISTENING, "SOUND", "--record", "PATH"), ".mid"),
+    "listen --text": ((*LISTENING, "SOUND", "--text", "PATH"), ".txt"),
+    "listen --engine": ((*LISTENING, "SOUND", "--engine", "PATH"), ""),
+    "listen --config": ((*LISTENING, "SOUND", "--config", "PATH"), ".toml"),
+    "config --config": (("config", "--show", "--config", "PATH"), ".toml"),
+    "doctor --config": (("doctor", "--config", "PATH"), ".toml"),
+    "transcribe FILE": (("transcribe", "PATH", "-o", "out.lab"), ".wav"),
+    "transcribe -o": (("transcribe", "SOUND", "-o", "PATH"), ".lab"),
+    "transcribe --engine": (("transcribe", "SOUND", "-o", "out.lab", "--engine", "PATH"), ""),
+}
+WAITS = {("listen FILE", "pipe"), ("listen --input", "pipe"), ("transcribe FILE", "pipe"), ("transcribe -o", "pipe")}
+
+
+def contents(folder: Path) -> dict[str, object]:
+    """Everything below a folder: what it is, its size, when it was changed."""
+    found = {}
+    for path in folder.rglob("*"):
+        seen = path.lstat()
+        found[str(path)] = (seen.st_mode, seen.st_size, seen.st_mtime_ns) if not path.is_dir() else seen.st_mode
+    return found
+
+
+@contextlib.contextmanager
+def unprivileged() -> Iterator[None]:
+    """Without root's licence to read everything."""
+    if os.geteuid():
+        yield
+        return
+    os.seteuid(65534)
+    try:
+        yield
+    finally:
+        os.seteuid(0)
+
+
+@contextlib.contextmanager
+def at_most(seconds: int) -> Iterator[None]:
+    def ring(_number: int, _frame: object) -> None:
+        raise AssertionError(f"it waited for {seconds} s")
+
+    before = signal.signal(signal.SIGALRM, ring)
+    signal.alarm(seconds)
+    try:
+        yield
+    finally:
+        signal.alarm(0)
+        signal.signal(signal.SIGALRM, before)
+
+
+@pytest.fixture
+def as_in_a_session(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A session in this process leaves nothing behind in it."""
+    if "scipy.linalg" not in sys.modules:
+        monkeypatch.setitem(sys.modules, "scipy.linalg", None)
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="other systems have no names that are not UTF-8")
+@pytest.mark.usefixtures("as_in_a_session")
+def test_names_that_are_not_utf_8_are_numbered_and_transcribed(
+    sound: Path, tmp_path: Path, capsys: pytest.CaptureFixture
+) -> None:
+    name = os.fsdecode(os.fsencode(tmp_path) + b"/" + ODD)
+    song = Path(f"{name}.wav")
+    song.write_bytes(sound.read_bytes())
+    for _ in range(2):
+        assert main([*LISTENING, str(song), "--record", f"{name}.jsonl"]) == 0
+    assert Path(f"{name}-2.jsonl").read_bytes() == Path(f"{name}.jsonl").read_bytes() != b""
+    assert main(["transcribe", str(song), "-o", f"{name}.lab"]) == 0
+    assert Path(f"{name}.lab").read_bytes()
+    assert capsys.readouterr().err.replace("\n", "").isprintable()
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="Linux has all of these")
+@pytest.mark.usefixtures("as_in_a_session")
+@pytest.mark.parametrize("kind", PATHS)
+@pytest.mark.parametrize("place", TAKE_PATHS)
+def test_whatever_a_path_is_it_works_or_is_one_sentence(
+    place: str, kind: str, sound: Path, tmp_path: Path, capsys: pytest.CaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    if (place, kind) in WAITS:
+        pytest.skip("a pipe has another end")
+    words, ending = TAKE_PATHS[place]
+    home = tmp_path / "home"
+    home.mkdir()
+    path = PATHS[kind](home, ending)
+    monkeypatch.chdir(home)
+    monkeypatch.setenv("XDG_CONFIG_HOME", str(tmp_path))
+    monkeypatch.setattr("rtchord.doctor.CHECKS", ())
+    monkeypatch.setattr("rtchord.settings.PIPE_SECONDS", 0.05)
+    before = contents(home)
+    command = [{"PATH": path, "SOUND": str(sound)}.get(word, word) for word in words]
+    with at_most(120), unprivileged() if kind == "unreadable" else contextlib.nullcontext():
+        try:
+            code = main(command)
+        except SystemExit as end:
+            code = int(end.code or 0)
+    out, err = capsys.readouterr()
+    after = contents(home)
+    assert code in (0, 2), err
+    assert "fault of rtchord" not in err
+    assert all(line.startswith("rtchord: ") and line.isprintable() for line in err.splitlines())
+    assert {name: after.get(name) for name in before} == before
+    if code and place == "doctor --config" and path:
+        assert out.startswith("problem ")
+        assert out.count("\n") == 1
+        assert out[:-1].isprintable()
+    elif code and place == "transcribe -o":  # of which one sentence, on the engine, may come before the writing
+        assert 1 <= err.count("\n") <= 2
+    elif code:
+        only_sentence(err)
+    if code:
+        assert after == before
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="Linux has all of these")
+@pytest.mark.parametrize("kind", ["not UTF-8", "loop", "300 characters"])
+def test_so_it_is_in_a_process_of_its_own(kind: str, tmp_path: Path) -> None:
+    done = rtchord("listen", PATHS[kind](tmp_path, ".wav"), cwd=tmp_path)
+    assert done.returncode == 2
+    only_sentence(done.stderr)

@@ -11,6 +11,7 @@ import pytest
 from benchmarks.rig import ROOT, JackServer, environment, missing, rtchord
 from rtchord import doctor
 from rtchord.doctor import CHECKS, Finding, examine
+from rtchord.engine import Engine, choose
 from rtchord.errors import UserError
 from rtchord.settings import Settings
 
@@ -67,6 +68,23 @@ def test_an_engine_that_is_not_there_is_a_problem() -> None:
 def test_the_engine_is_timed() -> None:
     whole, timed = told("engine")
     assert whole.state == "ok"
+    assert "a hop of 23.2 ms takes" in timed.text
+
+
+@pytest.mark.parametrize("asked", ["onnx", "auto"])
+def test_the_engine_that_is_timed_is_the_one_that_a_session_takes(asked: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    engine, why = choose(asked)
+    taken: list[object] = []
+
+    def chosen(query: str) -> tuple[Engine, str]:
+        taken.append(query)
+        return engine, f"{why}, of the test"
+
+    monkeypatch.setattr("rtchord.engine.choose", chosen)
+    monkeypatch.setattr(doctor, "SECONDS", 0.5)
+    whole, timed = told("engine", Settings.model_validate({"recognise": {"engine": asked}}))
+    assert taken == [asked]
+    assert whole.text.startswith(f"{why}, of the test: whole (hashes agree)")
     assert "a hop of 23.2 ms takes" in timed.text
 
 

@@ -37,6 +37,17 @@ def fail(error: BaseException | dict[str, float]) -> None:
             2,
         ),
         (OSError(errno.ENOSPC, "No space left on device"), "program: cannot use the disk: No space left on device", 2),
+        (
+            OSError(errno.ELOOP, "Too many levels of symbolic links", "a\n\x1b[2J"),
+            "program: cannot use 'a\\n\\x1b[2J': Too many levels",
+            2,
+        ),
+        (RuntimeError("Symlink loop from 'a'"), "program: symlink loop from 'a'; see to that and start again\n", 2),
+        (
+            UnicodeEncodeError("utf-8", "M\udcfcller", 1, 2, "surrogates not allowed"),
+            "program: cannot use 'M\\udcfcller': it cannot be written in utf-8",
+            2,
+        ),
         (KeyboardInterrupt(), "program: interrupted\n", 130),
     ],
 )
@@ -51,6 +62,7 @@ def test_a_sentence_and_an_exit_code(
     assert stop.value.code == code
 
 
-def test_what_is_no_file_of_the_users_keeps_its_traceback() -> None:
-    with pytest.raises(ConnectionError), told_in_a_sentence("program"):
-        raise ConnectionError(errno.ECONNRESET, "reset")
+@pytest.mark.parametrize("error", [ConnectionError(errno.ECONNRESET, "reset"), RuntimeError("of ours")])
+def test_what_is_no_file_of_the_users_keeps_its_traceback(error: Exception) -> None:
+    with pytest.raises(type(error)), told_in_a_sentence("program"):
+        raise error
