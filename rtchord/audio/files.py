@@ -370,6 +370,8 @@ class AudioFile:
             yield block[:filled]
         if problem and (self._report is None or not heard):
             raise UserError(f"cannot go on reading {str(self.path)!r}: {problem}")
+        if not heard:
+            raise UserError(f"cannot use {str(self.path)!r}: it holds no audio")
         ends = f"{str(self.path)!r} is heard up to {heard / self.rate:.1f} s"
         if problem:
             self._tell(f"{ends}; the rest is damaged or was cut off: {problem}")
