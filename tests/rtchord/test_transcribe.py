@@ -46,6 +46,15 @@ def sound(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return path
 
 
+@pytest.fixture(scope="module")
+def song(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The first twelve seconds of the demo."""
+    path = tmp_path_factory.mktemp("song") / "song.wav"
+    samples, rate = read_mono(DEMO)
+    soundfile.write(path, samples[: 12 * rate], rate, subtype="FLOAT")
+    return path
+
+
 def told(capsys: pytest.CaptureFixture, *args: str | Path) -> list[tuple[float, float, str]]:
     """What `transcribe` prints as .lab lines."""
     assert main(["transcribe", *map(str, args)]) == 0
@@ -92,18 +101,18 @@ def test_frame_by_frame_the_best_path_is_found(seed: int) -> None:
     assert len({s.chord.index for s in segments}) > 3
     for index, run in itertools.groupby(range(len(expected)), key=expected.__getitem__):
         frames = list(run)
-        confidence = {s.confidence for s in segments if frames[0] <= s.first <= frames[-1]}
-        assert confidence == {pytest.approx(float(classes[frames, index].mean()), rel=1e-5)}
+        mean = pytest.approx(float(classes[frames, index].mean()), rel=1e-5)
+        assert all(s.confidence == mean for s in segments if frames[0] <= s.first <= frames[-1])
 
 
-def test_block_by_block_it_is_what_the_whole_recording_gives() -> None:
-    samples, rate = read_mono(DEMO)
+def test_block_by_block_it_is_what_the_whole_recording_gives(song: Path) -> None:
+    samples, rate = read_mono(song)
     engine = load()
     manifest = engine.manifest
     whole = posteriors(samples, rate, engine)
     expected = segment(*whole, samples.size / rate, manifest.delay, 1 / manifest.features.frame_rate)
-    assert [span[:3] for span in transcribe(DEMO, engine)] == expected
-    assert len(expected) > 10
+    assert [span[:3] for span in transcribe(song, engine)] == expected
+    assert len(expected) > 3
 
 
 def test_the_gate_says_what_is_silence(tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
@@ -113,7 +122,7 @@ def test_the_gate_says_what_is_silence(tmp_path: Path, capsys: pytest.CaptureFix
 
 
 def test_the_recording_is_not_held_in_memory(tmp_path: Path) -> None:
-    engine, silence = load(), np.zeros((20 * 192_000, 1), np.int16)
+    engine, silence = load(), np.zeros((10 * 192_000, 1), np.int16)
     soundfile.write(tmp_path / "short.flac", silence[:192_000], 192_000)
     soundfile.write(tmp_path / "long.flac", silence, 192_000)
     transcribe(tmp_path / "short.flac", engine)  # compiles
@@ -123,7 +132,7 @@ def test_the_recording_is_not_held_in_memory(tmp_path: Path) -> None:
         peak = tracemalloc.get_traced_memory()[1]
     finally:
         tracemalloc.stop()
-    assert peak < 20 * 192_000 * 4 / 5
+    assert peak < 10 * 192_000 * 4 / 5
 
 
 def test_of_a_frame_a_hundred_bytes_are_kept() -> None:
@@ -143,10 +152,10 @@ def test_channels_are_chosen(sound: Path, capsys: pytest.CaptureFixture) -> None
     assert labels(told(capsys, sound, "--channels", "2")) == []
 
 
-def test_names_are_those_that_were_asked_for(sound: Path, capsys: pytest.CaptureFixture) -> None:
+def test_names_are_those_that_were_asked_for(sound: Path, song: Path, capsys: pytest.CaptureFixture) -> None:
     assert labels(told(capsys, sound, "--transpose", "1", "--spelling", "flats")) == ["Db:maj", "Gb:maj"]
     assert labels(told(capsys, sound, "--transpose", "1", "--spelling", "sharps")) == ["C#:maj", "F#:maj"]
-    full, small = (told(capsys, DEMO, *args) for args in ((), ("--vocabulary", "majmin", "--no-bass")))
+    full, small = (told(capsys, song, *args) for args in ((), ("--vocabulary", "majmin", "--no-bass")))
     assert any(":maj7" in label or "/" in label for label in labels(full))
     assert {label.split(":")[1] for label in labels(small)} <= {"maj", "min"}
     assert (small[0][0], small[-1][1]) == (full[0][0], full[-1][1])
