@@ -6,7 +6,7 @@
     rtchord listen FILE                    the same for a sound file
     rtchord config --show                  the settings in force, as TOML
     rtchord doctor                         whether this machine is ready, and what to do if not
-    rtchord transcribe FILE -o OUT.lab     name the chords of a recording afterwards
+    rtchord transcribe FILE -o OUT.lab     name the chords of a recording afterwards; .mid, .jsonl and .csv too
 
 Whatever goes wrong is one sentence on stderr. EXIT_CODES says how programs are told.
 """
@@ -18,7 +18,7 @@ import errno
 import io
 import os
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from pathlib import Path
 from typing import Any, Literal, NoReturn, get_args, get_origin
 
@@ -26,8 +26,9 @@ from pydantic import BaseModel
 
 from rtchord import __version__
 from rtchord.errors import UserError, ordinary
-from rtchord.outputs.text import printable, say, write_lab
-from rtchord.settings import RecogniseSettings, Settings, as_toml, config_path, find_config, read_config, settings_from
+from rtchord.outputs.text import printable, say
+from rtchord.outputs.transcript import FORMATS, Target, encoded
+from rtchord.settings import Settings, as_toml, config_path, find_config, read_config, settings_from
 
 MISSING = object()
 EXIT_CODES = """\
@@ -38,7 +39,6 @@ exit codes:
   3  the audio input was lost, and --no-reconnect was said
 """
 STDOUT_ERRORS = (errno.ENOSPC, errno.EIO, errno.EBADF, errno.EDQUOT)
-ENGINE_HELP = f"{RecogniseSettings.model_fields['engine'].description} (default: auto)"
 INTERRUPTED = 130  # as shells count it
 
 
@@ -88,6 +88,15 @@ LISTEN = {
     ("files", "text"): ("--text", "FILE"),
 }
 FLAGS = {key: flag for key, (flag, _) in LISTEN.items()}
+TRANSCRIBE = (
+    ("input", "channels"),
+    ("input", "gate"),
+    ("recognise", "engine"),
+    ("names", "vocabulary"),
+    ("names", "bass"),
+    ("names", "spelling"),
+    ("names", "transpose"),
+)
 
 
 def _path(text: str) -> Path:
@@ -96,12 +105,14 @@ def _path(text: str) -> Path:
     return Path(text)
 
 
-def _add_options(parser: argparse.ArgumentParser) -> None:
-    """An option for every setting: help, default and choices are the model's own."""
+def _add_options(parser: argparse.ArgumentParser, wanted: Collection[tuple[str, str]] = LISTEN) -> None:
+    """An option for every setting that is wanted: help, default and choices are the model's own."""
     for name, section in Settings.model_fields.items():
         model: type[BaseModel] = section.annotation  # type: ignore[assignment]
         group = parser.add_argument_group((model.__doc__ or name).rstrip("."))
         for field_name, field in model.model_fields.items():
+            if (name, field_name) not in wanted:
+                continue
             flag, placeholder = LISTEN[name, field_name]
             default = field.default
             shown = "no" if default is False else "yes" if default is True else str(default)
@@ -116,7 +127,7 @@ def _add_options(parser: argparse.ArgumentParser) -> None:
             else:
                 more |= {"choices": choices} if choices else {"metavar": placeholder}
             group.add_argument(flag, **more)
-        if name == "screen":
+        if name == "screen" and ("screen", "format") in wanted:
             group.add_argument(
                 "--plain", dest="screen.format", action="store_const", const="plain", default=argparse.SUPPRESS,
                 help="the same as --format plain: for logs and screen readers",
@@ -153,10 +164,17 @@ def get_parser() -> argparse.ArgumentParser:
     doctor.formatter_class = _Help
     doctor.epilog = "exit codes: 0 ready, perhaps with warnings; 2 there is a problem"
 
-    transcribe = command("transcribe", _transcribe, "Write the chords of a recording as a .lab file.")
-    transcribe.add_argument("file", metavar="FILE", type=Path, help="sound file")
-    transcribe.add_argument("-o", "--output", metavar="OUT.lab", type=Path, required=True, help="where to write")
-    transcribe.add_argument("--engine", metavar=LISTEN["recognise", "engine"][1], default="auto", help=ENGINE_HELP)
+    transcribe = command("transcribe", _transcribe, "Write down the chords of a recording, with all of it at hand.")
+    transcribe.add_argument("file", metavar="FILE", type=Path, help="sound file or pipe; - for the standard input")
+    transcribe.add_argument(
+        "-o", "--output", metavar="OUT", default="-",
+        help=f"a file that ends in .{', .'.join(FORMATS)}, a pipe, or - for the standard output (default: -)",
+    )  # fmt: skip
+    transcribe.add_argument(
+        "--format", choices=tuple(FORMATS), help="format of OUT (default: what its name ends in, or else lab)"
+    )
+    transcribe.add_argument("--overwrite", action="store_true", help="replace OUT if it is there")
+    _add_options(transcribe, TRANSCRIBE)
 
     panic = command("panic", _panic, "Silence whatever listens to a MIDI port: every note of every channel.")
     panic.add_argument("--midi-port", metavar="NAME", required=True, help="name of the port, or any part of it")
@@ -199,9 +217,14 @@ def _add_config(parser: argparse.ArgumentParser) -> None:
     )  # fmt: skip
 
 
+def _given(options: argparse.Namespace) -> dict[tuple[str, str], Any]:
+    """What was said on the command line: (section, field) -> value."""
+    return {key: value for key in LISTEN if (value := vars(options).get(".".join(key), MISSING)) is not MISSING}
+
+
 def _settings(options: argparse.Namespace, path: Path | None) -> Settings:
     """The configuration file with the options laid over it."""
-    given = {key: value for key in LISTEN if (value := vars(options).get(".".join(key), MISSING)) is not MISSING}
+    given = _given(options)
     flags = FLAGS
     if (song := vars(options).get("song")) is not None:
         if ("input", "file") in given:
@@ -250,21 +273,23 @@ def _doctor(options: argparse.Namespace) -> int:
 
 
 def _transcribe(options: argparse.Namespace) -> int:
-    if not options.output.parent.is_dir():  # told now, not after minutes of work
-        raise UserError(f"cannot write {str(options.output)!r}: there is no such folder")
-    if options.output.is_dir():
-        raise UserError(f"cannot write {str(options.output)!r}: it is a folder")
+    settings = settings_from({}, _given(options), None, FLAGS)
+    path = Path("/dev/stdin") if str(options.file) == "-" else options.file
+    target = Target(options.output, options.format, path, options.overwrite)  # told now, not after minutes of work
 
-    if options.output.exists() and options.file.exists() and options.output.samefile(options.file):
-        raise UserError(f"will not overwrite the recording {str(options.file)!r}: name another output")
-
+    from rtchord.audio.device import quiet_stderr
     from rtchord.engine import choose
+    from rtchord.events import ChordEvent
+    from rtchord.names import Naming
     from rtchord.recognizer import transcribe
 
-    engine, why = choose(options.engine)
-    segments = transcribe(options.file, engine)
+    engine, why = choose(settings.recognise.engine)
+    with quiet_stderr():  # of an MP3 libsndfile's decoder has much to say
+        spans = transcribe(path, engine, channels=settings.input.channels, gate=settings.input.gate, report=say)
+    naming = Naming(settings.names)
+    named = (naming.push(ChordEvent(start, start, chord, confidence)) for start, _, chord, confidence in spans)
     say(why)
-    write_lab(options.output, segments)
+    target.write(encoded(target.form, filter(None, named), spans[-1].end))
     return 0
 
 

@@ -8,18 +8,19 @@ from __future__ import annotations
 
 import math
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from itertools import pairwise
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
 from rtchord import engine as engines
-from rtchord.audio.files import read_mono
+from rtchord.audio.source import FileSource
 from rtchord.chords import N_BASS, N_CLASSES, NO_BASS, NO_CHORD, Chord, N
 from rtchord.cqt import FrameStream, WindowStream
-from rtchord.decoder import PRESETS, TUNED_HOP, Decision, Decoder, DecoderSettings, smooth
+from rtchord.decoder import PRESETS, TUNED_HOP, Decision, Decoder, DecoderSettings, Segment, Smoother
 from rtchord.engine import Engine
 from rtchord.errors import UserError
 from rtchord.events import ChordEvent
@@ -190,19 +191,64 @@ def segment(
     `times` (frames,): s at which each frame was known; `delay`: s by which posteriors follow the sound, which an
     offline decode takes off again; `hop`: s between frames.
     """
-    starts = np.maximum(times - delay, 0.0)
-    found = smooth(classes, bass, OFFLINE_PENALTY, hop) or [(0, 0, NO_CHORD)]
-    edges = [0.0, *(float(starts[first]) for first, _, _ in found[1:]), end]
-    return [(a, b, chord) for (a, b), (_, _, chord) in zip(pairwise(edges), found, strict=True) if b > a]
+    smoother = Smoother(OFFLINE_PENALTY, hop)
+    for row, low in zip(classes, bass, strict=True):
+        smoother.push(row, low)
+    spans = _spans(smoother, lambda frame: float(times[frame]) - delay, end)
+    return [(start, stop, chord) for start, stop, chord, _ in spans]
 
 
-def transcribe(path: Path, engine: Path | Engine | None = None) -> list[tuple[float, float, Chord]]:
-    """Chords of a sound file as (start s, end s, chord), decoded with the whole recording at hand.
+class Span(NamedTuple):
+    """A chord of a recording from `start` to `end`, s; `confidence`: mean posterior of its class, 0..1."""
 
-    The segments cover the file from 0 to its end without gaps.
+    start: float
+    end: float
+    chord: Chord
+    confidence: float
+
+
+def _spans(smoother: Smoother, start_of: Callable[[int], float], end: float) -> list[Span]:
+    """What was found, from 0 to `end` without gaps; `start_of`: s at which the sound of a frame begins."""
+    found = smoother.segments() or [Segment(0, 0, NO_CHORD, 1.0)]
+    edges = [0.0, *(max(0.0, start_of(segment.first)) for segment in found[1:]), end]
+    return [
+        Span(start, stop, segment.chord, segment.confidence)
+        for (start, stop), segment in zip(pairwise(edges), found, strict=True)
+        if stop > start
+    ]
+
+
+def transcribe(
+    path: Path,
+    engine: Path | Engine | None = None,
+    *,
+    channels: tuple[int, ...] | None = None,
+    gate: float = GATE_DBFS,
+    report: Callable[[str], None] = lambda _: None,
+) -> list[Span]:
+    """Chords of a sound file, decoded with the whole recording at hand: from 0 to its end without gaps.
+
+    `channels`: those that are mixed, from 1; all by default. `gate`: dBFS, see `Gate`. `report` is told what is wrong
+    with the file and does not keep it from being heard. UserError where it cannot be. The file is read block by block:
+    an hour costs 11 MB.
     """
-    samples, rate = read_mono(path)
-    loaded = _loaded(engine)
-    classes, bass, times = posteriors(samples, rate, loaded)
-    manifest = loaded.manifest
-    return segment(classes, bass, times, samples.size / rate, manifest.delay, 1 / manifest.features.frame_rate)
+    source = FileSource(path, channels, False, report)
+    try:
+        loaded = _loaded(engine)
+        manifest = loaded.manifest
+        answers = Answers(source.rate, loaded, gate)
+        smoother = Smoother(OFFLINE_PENALTY, 1 / manifest.features.frame_rate)
+        heard = 0
+
+        def push(samples: Float32) -> None:
+            for _, classes, bass in answers.push(samples):
+                smoother.push(classes, bass)
+
+        for block in source.blocks():
+            heard += block.size
+            push(block)
+    finally:
+        source.close()
+    push(np.zeros(round(answers.wait * source.rate), np.float32))  # what an engine waits for at the end is silence
+    answers.reset()
+    return _spans(smoother, lambda frame: answers.time_of(frame) - manifest.delay, heard / source.rate)

@@ -201,13 +201,16 @@ class DeviceSource:
 
 
 class FileSource:
-    """A sound file, paced like a device or as fast as it can be read. UserError where it cannot be used."""
+    """A sound file or a pipe, paced like a device or as fast as it can be read. UserError where it cannot be used;
+    what is wrong with it and does not keep it from being heard, `report` is told."""
 
     host_api: str | None = None
     connected, server_died, overflows, dropped = True, False, 0, 0.0
 
-    def __init__(self, path: Path, channels: tuple[int, ...] | None, realtime: bool) -> None:
-        self._file = AudioFile(path)
+    def __init__(
+        self, path: Path, channels: tuple[int, ...] | None, realtime: bool, report: Callable[[str], None]
+    ) -> None:
+        self._file = AudioFile(path, report)
         try:
             picked = pick_channels(channels, self._file.channels, self._file.channels, repr(str(path)))
         except UserError:

@@ -10,12 +10,10 @@ from __future__ import annotations
 import contextlib
 import os
 import sys
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from pathlib import Path
 from typing import TextIO
 
-from rtchord.chords import Chord
-from rtchord.errors import UserError
 from rtchord.events import ChordEvent, Status
 
 BAR_CELLS = 10
@@ -134,31 +132,19 @@ def lab_line(start: float, end: float, label: str) -> str:
     return f"{start:.6f}\t{end:.6f}\t{label}\n"
 
 
-def lab_lines(segments: Iterable[tuple[float, float, Chord]]) -> str:
-    """The text of a Harte .lab file; `segments` are (start, end, chord) with times in s."""
-    return "".join(lab_line(start, end, chord.label) for start, end, chord in segments)
-
-
 def replace_text(path: Path, text: str) -> None:
     """Make `text` the whole of a file, in UTF-8, at one stroke: whoever reads it finds the old or the new. OSError."""
+    replace_bytes(path, text.encode())
+
+
+def replace_bytes(path: Path, data: bytes) -> None:
+    """Make `data` the whole of a file at one stroke. OSError."""
     with contextlib.suppress(FileNotFoundError):
         os.stat(path)  # what leads nowhere, as a loop of links, is not replaced
     target = path.resolve()  # a link stays a link
     temporary = target.with_name(f".{target.name[:200]}.{os.getpid()}.tmp")
     try:
-        temporary.write_text(text, encoding="utf-8", newline="\n")
+        temporary.write_bytes(data)
         os.replace(temporary, target)
     finally:
         temporary.unlink(missing_ok=True)
-
-
-def write_lab(path: Path, segments: Iterable[tuple[float, float, Chord]]) -> None:
-    """Write a .lab file whole or not at all. UserError where it cannot be written."""
-    text = lab_lines(segments)
-    try:
-        if path.exists() and not path.is_file():  # a pipe or a terminal cannot be replaced, only written to
-            path.write_text(text, encoding="ascii")
-        else:
-            replace_text(path, text)
-    except OSError as error:
-        raise UserError(f"cannot write {str(path)!r}: {error.strerror or error}") from None

@@ -248,10 +248,10 @@ def test_rtchord_listens_and_transcribes_with_it(engine: Path, sound: Float32, t
     chords = [json.loads(line)["chord"] for line in done.stdout.splitlines()]
     assert [chord for chord in chords if chord != "N"] == list(CHORDS)
 
-    segments = [s for s in transcribe(tmp_path / "song.wav", engine) if s[2].index != N]
-    assert [chord.label for _, _, chord in segments] == list(CHORDS)
-    for (start, _, _), change in zip(segments[1:], CHANGES[1:], strict=True):
-        assert abs(start - change) < 0.6 * HOP
+    spans = [span for span in transcribe(tmp_path / "song.wav", engine) if span.chord.index != N]
+    assert [span.chord.label for span in spans] == list(CHORDS)
+    for span, change in zip(spans[1:], CHANGES[1:], strict=True):
+        assert abs(span.start - change) < 0.6 * HOP
 
 
 def test_a_recording_shorter_than_the_lookahead_is_transcribed(engine: Path, tmp_path: Path) -> None:

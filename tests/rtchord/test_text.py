@@ -5,20 +5,13 @@ import json
 import os
 from pathlib import Path
 
-import mir_eval
 import pytest
 
 from rtchord.chords import NO_CHORD, chord_with_bass, class_index
-from rtchord.errors import UserError
 from rtchord.events import ChordEvent
-from rtchord.outputs.text import TextOutput, lab_lines, printable, terminal_line, write_lab
+from rtchord.outputs.text import TextOutput, printable, terminal_line
 
 EVENT = ChordEvent(61.92, 62.08, chord_with_bass(class_index(0, "maj"), 4), 0.62)
-SEGMENTS = [
-    (0.0, 1.25, NO_CHORD),
-    (1.25, 3.5, chord_with_bass(class_index(0, "maj"), 4)),
-    (3.5, 4.0000004, chord_with_bass(class_index(6, "hdim7"), 6)),
-]
 
 
 class Stream(io.StringIO):
@@ -83,53 +76,3 @@ def test_a_full_disk_is_reported_once() -> None:
 
 def test_control_characters_are_escaped() -> None:
     assert printable("a\x1b[31m\n\u202eé♯") == "a\\x1b[31m\\n\\u202eé♯"
-
-
-def test_lab_lines() -> None:
-    assert lab_lines(SEGMENTS).splitlines()[1] == "1.250000\t3.500000\tC:maj/3"
-
-
-def test_lab_reads_back_with_mir_eval(tmp_path: Path) -> None:
-    path = tmp_path / "out.lab"
-    write_lab(path, SEGMENTS)
-    intervals, labels = mir_eval.io.load_labeled_intervals(str(path))
-    assert labels == ["N", "C:maj/3", "F#:hdim7"]
-    assert intervals.tolist() == [[0.0, 1.25], [1.25, 3.5], [3.5, 4.0]]
-    for label in labels:
-        mir_eval.chord.validate_chord_label(label)
-
-
-def test_lab_replaces_the_old_file_and_leaves_nothing_else(tmp_path: Path) -> None:
-    path = tmp_path / "out.lab"
-    path.write_text("old")
-    write_lab(path, SEGMENTS)
-    assert path.read_text() == lab_lines(SEGMENTS)
-    assert list(tmp_path.iterdir()) == [path]
-
-
-def test_a_lab_that_fails_half_way_leaves_the_old_file(tmp_path: Path) -> None:
-    path = tmp_path / "out.lab"
-    path.write_text("old")
-
-    def broken() -> object:
-        yield SEGMENTS[0]
-        raise ZeroDivisionError
-
-    with pytest.raises(ZeroDivisionError):
-        write_lab(path, broken())  # type: ignore[arg-type]
-    assert path.read_text() == "old"
-    assert list(tmp_path.iterdir()) == [path]
-
-
-def test_a_link_stays_a_link(tmp_path: Path) -> None:
-    (tmp_path / "real.lab").write_text("old")
-    link = tmp_path / "link.lab"
-    link.symlink_to("real.lab")
-    write_lab(link, SEGMENTS)
-    assert link.is_symlink()
-    assert (tmp_path / "real.lab").read_text() == lab_lines(SEGMENTS)
-
-
-def test_a_lab_that_cannot_be_written_is_named(tmp_path: Path) -> None:
-    with pytest.raises(UserError, match=r"missing/out\.lab"):
-        write_lab(tmp_path / "missing" / "out.lab", SEGMENTS)
