@@ -14,7 +14,7 @@ from typing import Any
 
 import numpy as np
 
-from rtchord import _cache_folder
+from rtchord.cache import place
 from rtchord.engine.base import Stepper, reason_of, state_shapes, stream_axis
 from rtchord.engine.gpu import INSTEAD, Gpu
 from rtchord.engine.manifest import Manifest, Target
@@ -157,17 +157,19 @@ class TensorRtRtxEngine(TensorRtEngine):
         self._keep_kernels()
 
     @property
-    def _cache_file(self) -> Path:
+    def _cache_file(self) -> Path | None:
+        kept = place("tensorrt-rtx")
         key = f"{self._key[:16]}-{self._gpu.name}-{self._library.__version__}"
-        return _cache_folder() / "tensorrt-rtx" / "".join(c if c.isalnum() or c in ".-" else "_" for c in key)
+        return kept and kept.folder / "".join(c if c.isalnum() or c in ".-" else "_" for c in key)
 
     def _context(self) -> Any:
         config = self._engine.create_runtime_config()
         config.cuda_graph_strategy = self._library.CudaGraphStrategy.WHOLE_GRAPH_CAPTURE
         if self._kernels is None:
             self._kernels = config.create_runtime_cache()
-            if self._cache_file.is_file():
-                self._kernels.deserialize(self._cache_file.read_bytes())  # False where it is of no use: compiles anew
+            path = self._cache_file
+            if path and path.is_file():
+                self._kernels.deserialize(path.read_bytes())  # False where it is of no use: compiles anew
         config.set_runtime_cache(self._kernels)
         return self._engine.create_execution_context(config)
 
@@ -181,10 +183,11 @@ class TensorRtRtxEngine(TensorRtEngine):
         """Write what was compiled, unless the file holds it; a folder that cannot be written costs only time."""
         blob = bytes(self._kernels.serialize())
         path = self._cache_file
+        if path is None:
+            return
         try:
             if path.is_file() and path.read_bytes() == blob:
                 return
-            path.parent.mkdir(parents=True, exist_ok=True)
             temporary = path.with_name(f".{path.name}.tmp")
             temporary.write_bytes(blob)
             temporary.replace(path)
