@@ -181,7 +181,7 @@ def _listen(settings: Settings, signals: _StopSignals, stage: _Stage) -> bool:
     source: Source
     wanted = settings.input
     if wanted.file is not None:
-        source = FileSource(wanted.file, wanted.channels, wanted.realtime)
+        source = FileSource(wanted.file, wanted.channels, wanted.realtime, say)
     else:
         source = DeviceSource(wanted.device, wanted.channels, wanted.reconnect, say)
     stage.source = source

@@ -107,6 +107,8 @@ def test_it_starts_where_no_cache_can_be_written(tmp_path: Path, cannot: tuple[s
     code = STARTED
     if "TMPDIR" in cannot:  # Python would find another one
         code = "import tempfile\ntempfile._candidate_tempdir_list = lambda: []\n" + code
+    beside = sorted(PACKAGE.rglob("*.nbi"))
     done = subprocess.run([sys.executable, "-c", code], env=env, capture_output=True, text=True, check=False)
     assert words in done.stdout, done.stderr
+    assert sorted(PACKAGE.rglob("*.nbi")) == beside  # nor beside the sources, where it would grow stale
     assert (tmp_path / "file").read_text() == ""
