@@ -19,6 +19,7 @@ from rtchord.audio.capture import (
     Capture,
     Watchdog,
 )
+from rtchord.audio.device import JACK
 from rtchord.errors import UserError
 from tests import rig
 from tests.rig import PLAYER, JackServer
@@ -89,8 +90,8 @@ def captures() -> Iterator[list[Capture]]:
         capture.close()
 
 
-def opened(captures: list[Capture], channels: tuple[int, ...] | None = None) -> Capture:
-    capture = Capture("player", channels)
+def opened(captures: list[Capture], channels: tuple[int, ...] | None = None, wanted: str | None = "player") -> Capture:
+    capture = Capture(wanted, channels)
     captures.append(capture)
     for step in (capture.find, capture.start):
         for _ in step():
@@ -185,6 +186,42 @@ def test_a_bad_choice_is_told_in_a_sentence(server: JackServer, song: Path) -> N
         with pytest.raises(UserError, match=words):
             list(capture.find())
         capture.close()
+
+
+PATTERNS = ("Mic (USB)", "a + b", "x [y]", "{z}", "q?", "a|b", "a")  # to PortAudio; names as PipeWire gives them
+
+
+@needs_jack
+def test_a_client_is_listed_and_heard_whatever_its_name(
+    server: JackServer, song: Path, captures: list[Capture]
+) -> None:
+    """Each by its own channels, and only when it plays itself."""
+    players = [server.program(*PLAYER, song, "--name", name) for name in PATTERNS]
+    for player in players:
+        player.wait_said("ready")
+    listed = rig.rtchord("devices", env=server.env).stdout
+    for name in PATTERNS:
+        assert f"  {name}  [JACK Audio Connection Kit]  3 channels  {RATE} Hz\n" in listed
+    played, _ = soundfile.read(song, dtype="float32")
+    for name, player in zip(PATTERNS, players, strict=True):
+        capture = opened(captures, (2,), name)
+        player.go()
+        out, heard = np.zeros((1, RATE), np.float32), np.zeros(0, np.float32)
+        while np.count_nonzero(heard) < 4000:
+            heard = np.concatenate((heard, out[0, : capture.ring.read_into(out)]))
+        first = int(np.flatnonzero(heard)[0])
+        np.testing.assert_array_equal(heard[first : first + 3000], played[:3000, 1])
+        capture.close()
+
+
+@needs_jack
+def test_without_a_choice_the_sound_card_of_a_running_jack_is_taken(
+    server: JackServer, song: Path, captures: list[Capture]
+) -> None:
+    """Not ALSA's plug-in `jack`, which this machine may have and PortAudio takes for the default."""
+    server.program(*PLAYER, song, "--name", "a player").wait_said("ready")
+    capture = opened(captures, None, None)
+    assert (capture.device.name, capture.device.host_api) == ("system", JACK)
 
 
 CONTROL = "\x1bc\x07evil"  # resets a terminal, and rings
