@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -63,6 +65,16 @@ def test_an_irregular_device_is_alive() -> None:
         callbacks += tick % round(STALL_SECONDS / TICK - 1) == 0
         assert watchdog.alive(callbacks, tick * TICK)
     assert TICK < WATCH_GAP_SECONDS < STALL_SECONDS
+
+
+def test_the_process_that_captures_loads_no_more_than_it_needs() -> None:
+    """It imports what the command was started with, then this; each heavy library would be 10 to 60 MB more."""
+    heavy = "{'numba', 'pydantic', 'onnxruntime', 'soundfile', 'rtmidi'} & set(sys.modules)"
+    code = f"import sys, rtchord.__main__, rtchord.audio.capture; print({heavy} or 'none')"
+    done = subprocess.run(
+        [sys.executable, "-c", code], env=rig.environment(), capture_output=True, text=True, check=True
+    )
+    assert done.stdout == "none\n"
 
 
 def until(found: Callable[[], object], seconds: float = 20.0) -> None:
