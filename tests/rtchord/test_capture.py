@@ -222,7 +222,7 @@ def test_a_client_is_listed_and_heard_whatever_its_name(
         while np.count_nonzero(heard) < 4000:
             heard = np.concatenate((heard, out[0, : capture.ring.read_into(out)]))
         first = int(np.flatnonzero(heard)[0])
-        np.testing.assert_array_equal(heard[first : first + 3000], played[:3000, 1])
+        np.testing.assert_array_equal(heard[first : first + 3000], played[:3000, 1], name)
         capture.close()
 
 
