@@ -13,9 +13,9 @@ DEMO = tests/data/demo.ogg
 SOURCES = pyproject.toml README.md LICENSE $(shell find rtchord -type f ! -path '*/__pycache__/*')
 
 # Debian packages that the tests need: a JACK server and its tools, PortAudio, oscdump, a synthesizer and its sounds,
-# a voice, a terminal, SuperCollider's language, PulseAudio with the plugin that PortAudio reaches it by.
+# a voice, a terminal, SuperCollider's language, PulseAudio with the plugin that PortAudio reaches it by, system calls.
 PACKAGES = jackd2 libportaudio2 liblo-tools fluidsynth fluid-soundfont-gm timgm6mb-soundfont espeak-ng tmux \
-	supercollider-language pulseaudio pulseaudio-utils libasound2-plugins
+	supercollider-language pulseaudio pulseaudio-utils libasound2-plugins strace
 APT = DEBIAN_FRONTEND=noninteractive apt-get -qq -o DPkg::Lock::Timeout=300 -o Acquire::Retries=3
 
 .PHONY: demo test ardour soak check figures system clean

@@ -484,7 +484,12 @@ def start() -> str:
     for name, what in (("cold", "first start, no compiled code yet"), ("warm", "every other start")):
         row = measured[name]
         rows.append([f"{what} ({row['n']})", f"{row['median_s']:.1f} s (at most {row['max_s']:.1f} s)"])
-    rows.append([f"memory after {measured['memory']['after_s']:g} s", f"{measured['memory']['mb']:.0f} MB"])
+    for name, what in (("memory", "memory"), ("memory_over_jack", "over JACK, with MIDI: memory")):
+        if found := measured.get(name):
+            size = f"{found['mb']:.0f} MB"
+            if "own_mb" in found:
+                size = f"{found['own_mb']:.0f} MB of its own, {size} resident"
+            rows.append([f"{what} after {found['after_s']:g} s", size])
     return table(["what", "how much"], rows) + f"\nLoad average {number(measured['load'], 1)}.\n"
 
 

@@ -31,7 +31,7 @@ from typing import IO, Any
 
 ROOT = Path(__file__).resolve().parents[1]
 PYTHON = (sys.executable, "-u")
-RTCHORD = (*PYTHON, "-m", "rtchord.cli")
+RTCHORD = (*PYTHON, "-m", "rtchord")
 # The command beside a thread that never lets go of the interpreter by itself.
 BESIDE_A_BUSY_THREAD = (
     *PYTHON,

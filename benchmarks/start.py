@@ -5,6 +5,11 @@ runs there on the demo, in real time, from a folder of its own.
 
 cold    no compiled code is kept yet (an empty NUMBA_CACHE_DIR); files may be in the system's memory
 warm    every start after the first
+
+Memory is that of all processes of a session together, MB: `mb` resident, so that what several share counts in each;
+`shared_out_mb` with shared pages divided by those who share them; `own_mb` the pages that are theirs alone, which is
+what the session costs. A JACK server's shared memory (100 MB, locked) is resident in each of its clients. Over a device
+where there is a JACK server to be had, and from a file.
 """
 
 from __future__ import annotations
@@ -20,10 +25,12 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
+import soundfile
 
 from benchmarks.latency import DEMO
-from benchmarks.soak import resident
+from rtchord.audio.files import read_mono
 from rtchord.errors import UserError
+from tests import rig
 from train.results import load_average
 
 ROOT = Path(__file__).parents[1]
@@ -56,8 +63,32 @@ def sizes(folder: Path) -> dict[str, float]:
     return {name: round(size / MB, 1) for name, size in found.most_common()}
 
 
-def started(command: Sequence[str], env: Mapping[str, str], folder: Path, stay: float = 0.0) -> tuple[float, float]:
-    """(s from a process' start to the line that says it listens, MB it has in memory `stay` s later)."""
+def family(pid: int) -> list[int]:
+    """A process and all that it started (Linux)."""
+    found = [pid]
+    for children in Path(f"/proc/{pid}/task").glob("*/children"):
+        found += [other for child in children.read_text().split() for other in family(int(child))]
+    return found
+
+
+def memory_of(pid: int) -> dict[str, float]:
+    """MB of a process and all that it started (Linux): resident, with shared pages divided, and own pages alone."""
+    totals: Counter[str] = Counter()
+    for each in family(pid):
+        for row in Path(f"/proc/{each}/smaps_rollup").read_text().splitlines()[1:]:
+            name, kilobytes = row.split()[:2]
+            totals[name.rstrip(":")] += int(kilobytes)
+    return {
+        "mb": round(totals["Rss"] / 1024, 1),
+        "shared_out_mb": round(totals["Pss"] / 1024, 1),
+        "own_mb": round((totals["Private_Clean"] + totals["Private_Dirty"]) / 1024, 1),
+    }
+
+
+def started(
+    command: Sequence[str], env: Mapping[str, str], folder: Path, stay: float = 0.0
+) -> tuple[float, dict[str, float]]:
+    """(s from a process' start to the line that says it listens, `memory_of` it `stay` s later)."""
     begin = time.perf_counter()
     with subprocess.Popen(
         command, env=dict(env), cwd=folder, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True
@@ -72,7 +103,7 @@ def started(command: Sequence[str], env: Mapping[str, str], folder: Path, stay: 
             raise UserError(f"{' '.join(command[:3])} .. never listened: {said[-1:]}")
         ready = time.perf_counter() - begin
         time.sleep(stay)
-        memory = resident(process.pid)
+        memory = memory_of(process.pid)
         process.terminate()
     return ready, memory
 
@@ -83,18 +114,35 @@ def starts(command: Sequence[str], cold: int, warm: int, stay: float) -> dict[st
     with tempfile.TemporaryDirectory() as scratch:
         folder = Path(scratch)
 
-        def begin(cache: str, stay: float = 0.0) -> tuple[float, float]:
+        def begin(cache: str, stay: float = 0.0) -> tuple[float, dict[str, float]]:
             return started(listen, environment() | {"NUMBA_CACHE_DIR": str(folder / cache)}, folder, stay)
 
         begin("first")  # byte code, and the system's memory of the files
         firsts = [begin(f"cold-{i}")[0] for i in range(cold)]
         again = [begin("first")[0] for _ in range(warm)]
         _, memory = begin("first", stay)
+        live = over_jack(command, {"NUMBA_CACHE_DIR": str(folder / "first")}, folder, stay)
     return {
         "cold": {"n": cold, "median_s": _seconds(np.median(firsts)), "max_s": _seconds(max(firsts))},
         "warm": {"n": warm, "median_s": _seconds(np.median(again)), "max_s": _seconds(max(again))},
-        "memory": {"after_s": stay, "mb": round(memory, 1)},
+        "memory": {"after_s": stay, **memory},
+        **({"memory_over_jack": {"after_s": stay, **live}} if live else {}),
     }
+
+
+def over_jack(command: Sequence[str], more: dict[str, str], folder: Path, stay: float) -> dict[str, float] | None:
+    """`memory_of` a live session that hears a player over JACK and sends MIDI there; None without a server."""
+    if rig.missing() is not None:
+        return None
+    samples, rate = read_mono(DEMO)
+    song = folder / "song.wav"
+    soundfile.write(song, samples, rate)
+    with rig.JackServer(rate) as server:
+        player = server.program(*rig.PLAYER, song, "--loop")
+        player.wait_said("ready")
+        player.go()
+        jack = {name: value for name, value in server.env.items() if name.startswith(("JACK", "ALSA"))}
+        return started([*command, "listen", "--device", "player"], environment() | jack | more, folder, stay)[1]
 
 
 def _seconds(value: float) -> float:
@@ -124,5 +172,5 @@ def start(cold: int, warm: int, stay: float) -> dict[str, object]:
             "wheel_mb": round(wheel.stat().st_size / MB, 2),
             "install_mb": round(sum(packages.values()), 1),
             "packages_mb": packages,
-            **starts([str(python), "-m", "rtchord.cli"], cold, warm, stay),
+            **starts([str(python), "-m", "rtchord"], cold, warm, stay),
         }

@@ -1,23 +1,10 @@
 """rtchord: real-time streaming chord recognition."""
 
 import os as _os
-import sys as _sys
-from pathlib import Path as _Path
 
-
-def _cache_folder() -> _Path:
-    """Where what was compiled is kept between runs; user-writable even if the package is not."""
-    if _sys.platform == "win32":
-        base = _Path(_os.environ.get("LOCALAPPDATA", "~\\AppData\\Local"))
-    elif _sys.platform == "darwin":
-        base = _Path("~/Library/Caches")
-    else:
-        base = _Path(_os.environ.get("XDG_CACHE_HOME") or "~/.cache")
-    return base.expanduser() / "rtchord"
-
-
-# Must be set before numba is first imported.
-_os.environ.setdefault("NUMBA_CACHE_DIR", str(_cache_folder() / "numba"))
+# ONNX Runtime reports to its maker unless this says no before it is first imported. 0 is a user's own wish.
+NO_REPORTS = "ORT_DISABLE_TELEMETRY"
+_os.environ.setdefault(NO_REPORTS, "1")
 
 __version__ = "0.1.0"
 __all__ = ["ChordEvent", "Recognizer"]

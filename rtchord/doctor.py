@@ -9,7 +9,6 @@ import os
 import platform
 import statistics
 import sys
-import tempfile
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -119,19 +118,19 @@ def _midi(_settings: Settings) -> Iterator[Finding]:
 
 
 def _compiled_code(_settings: Settings) -> Iterator[Finding]:
-    folder = Path(os.environ["NUMBA_CACHE_DIR"])
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryFile(dir=folder):
-            pass
-    except OSError as error:
+    from rtchord.compiled import KEPT
+
+    remedy = "make the folder for your caches writable, or set NUMBA_CACHE_DIR to a folder of yours that is"
+    if KEPT is None:
+        yield warning(f"compiled code can be kept nowhere, so every start takes some seconds longer: {remedy}")
+    elif not KEPT.lasting:
         yield warning(
-            f"compiled code cannot be kept in {str(folder)!r} ({error.strerror}), so every start takes some seconds "
-            "longer: make it writable, or set NUMBA_CACHE_DIR to a folder that is"
+            f"compiled code is kept in {str(KEPT.folder)!r}, among temporary files; when the system has removed them "
+            f"the next start takes some seconds longer: {remedy}"
         )
-        return
-    there = any(folder.rglob("*.nbi"))
-    yield ok(f"compiled code {'is' if there else 'will be'} kept in {str(folder)!r}")
+    else:
+        there = any(KEPT.folder.rglob("*.nbi"))
+        yield ok(f"compiled code {'is' if there else 'will be'} kept in {str(KEPT.folder)!r}")
 
 
 def _engine(settings: Settings) -> Iterator[Finding]:

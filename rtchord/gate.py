@@ -14,9 +14,9 @@ Hiss and talk are the student's to know: it says N of them.
 from __future__ import annotations
 
 import numpy as np
-from numba import njit
 from numpy.typing import NDArray
 
+from rtchord.compiled import compiled
 from rtchord.cqt import Features
 
 Float32 = NDArray[np.float32]
@@ -61,7 +61,7 @@ class Gate:
         return bool(_hums(sets, self._floors, self._levels, self._combs, self._tolerance))
 
 
-@njit(cache=True, nogil=True)
+@compiled()
 def _hums(sets: Float32, floors: Float32, levels: Float32, combs: NDArray[np.float64], tolerance: float) -> bool:
     """Whether any of `sets` (sets, bins) of log magnitudes has its peaks on one of `combs` (mains, harmonics), in bins.
 
@@ -76,7 +76,7 @@ def _hums(sets: Float32, floors: Float32, levels: Float32, combs: NDArray[np.flo
     return False
 
 
-@njit(cache=True, nogil=True)
+@compiled()
 def _lies_on(frame: Float32, floor: Float32, comb: NDArray[np.float64], tolerance: float) -> bool:
     """Whether all that stands out of `frame` (bins,) and is no silence lies on `comb`.
 

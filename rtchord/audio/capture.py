@@ -1,6 +1,6 @@
 """Audio input in a process of its own, into memory that both processes share.
 
-Why a process: PortAudio is used from there alone, so that
+Why a process: PortAudio, and JACK's library, are used from there alone, so that
 * no busy thread here can keep the audio callback waiting for the interpreter (measured: docs/architecture.md);
 * a PortAudio that hangs, as it does after its server died, is ended like any process;
 * a device that was plugged in later is found: PortAudio looks for devices once in the life of a process.
@@ -41,6 +41,7 @@ from rtchord.audio.device import (
     reason,
     sounddevice_module,
 )
+from rtchord.audio.jack_server import JackStream, binding
 from rtchord.audio.ring import HEADER, RingBuffer
 from rtchord.errors import UserError
 
@@ -191,8 +192,9 @@ def _capture(
     pipe: Connection, memory: Any, wanted: Wanted, asked: tuple[int, ...] | None, opened: list[Callable[[], object]]
 ) -> None:
     """Until it is over; `opened` is given what must be closed then, in reverse order."""
-    # A client that leaves JACK without a word holds a synchronous server up.
-    opened.append(sounddevice_module()._terminate)
+    with contextlib.suppress(UserError):  # without PortAudio there may still be a JACK server
+        # PortAudio is a client of JACK too, and one that leaves without a word holds a synchronous server up.
+        opened.append(sounddevice_module()._terminate)
     if wanted is None:
         device = default_input()
     else:
@@ -201,22 +203,25 @@ def _capture(
     picked = pick_channels(asked, device.channels, default_channels(device), f"audio input {device}")
     pipe.send((device, picked))
     pipe.recv()
-    stream = open_stream(device, picked, _ring(device, picked, memory).write)
+    ring = _ring(device, picked, memory)
+    stream = open_stream(device, picked, ring.write)
     opened.append(stream.close)
     pipe.send(None)
-    vanished = _vanished(device, _ring(device, picked, memory), opened)
     while not pipe.poll(TICK_SECONDS):
         if not _active(stream):
             pipe.send(LOST)
             opened.clear()  # nothing of a dead server can be closed
             break
-        if vanished():
+        # Someone may have patched another client into our ports, so zeros are part of the evidence.
+        if isinstance(stream, JackStream) and ring.silent(SILENT_FRAMES) and stream.vanished():
             pipe.send(VANISHED)
             break
 
 
 def open_stream(device: InputDevice, picked: tuple[int, ...], write: Callable[..., object]) -> Any:
-    """A running sounddevice stream that gives `write` every block. UserError where the device cannot be opened."""
+    """A running stream that gives `write` every block. UserError where the device cannot be opened."""
+    if device.host_api == JACK and binding() is not None:
+        return JackStream(device.name, picked, write)
     sounddevice = sounddevice_module()
 
     def callback(block: Any, _frames: int, _time: Any, status: Any) -> None:
@@ -244,27 +249,3 @@ def _active(stream: Any) -> bool:
         return bool(stream.active)
     except Exception:  # PortAudio may also say so with an error
         return False
-
-
-def _vanished(device: InputDevice, ring: RingBuffer, opened: list[Callable[[], object]]) -> Callable[[], bool]:
-    """Whether the device has left its server, which then goes on with zeros. Known of JACK alone.
-
-    Someone may have patched another client into our ports, so the zeros are part of the evidence.
-    """
-    if device.host_api != JACK:
-        return lambda: False
-    try:
-        import jack
-
-        client = jack.Client("rtchord-graph", no_start_server=True)  # never activated: it only looks
-    except Exception:  # no binding, or another JACK than PortAudio's
-        return lambda: False
-    opened.append(client.close)
-    prefix = f"{device.name}:"
-
-    def vanished() -> bool:
-        if not ring.silent(SILENT_FRAMES):
-            return False
-        return not any(port.name.startswith(prefix) for port in client.get_ports(is_audio=True, is_output=True))
-
-    return vanished

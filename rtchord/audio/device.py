@@ -1,7 +1,7 @@
 """Audio inputs: listing and choosing.
 
 PortAudio is reached through sounddevice, which is imported on first use: without the library everything that needs no
-device still works. PortAudio scans the devices once, when it is imported.
+device still works. PortAudio scans the devices once, when it is imported. JACK's clients are listed by JACK itself.
 """
 
 from __future__ import annotations
@@ -16,6 +16,7 @@ from dataclasses import dataclass
 from difflib import get_close_matches
 from typing import Any
 
+from rtchord.audio.jack_server import clients
 from rtchord.errors import UserError
 
 USUAL_RATES = (8_000, 16_000, 22_050, 44_100, 48_000, 88_200, 96_000, 192_000)  # Hz, those `rtchord devices` tries
@@ -111,7 +112,28 @@ def reason(error: BaseException) -> str:
 
 
 def list_inputs() -> list[InputDevice]:
-    """Every audio input, in PortAudio's order. UserError where PortAudio is missing."""
+    """Every audio input: PortAudio's in its order, then JACK's clients, whose numbers follow.
+
+    UserError where PortAudio is missing and no JACK server runs.
+    """
+    with quiet_stderr():
+        jack = clients()
+    try:
+        found, count = _portaudio_inputs()
+    except UserError:
+        if jack is None:
+            raise
+        found, count = [], 0
+    if jack is None:
+        return found
+    return [device for device in found if device.host_api != JACK] + [
+        InputDevice(index, name, JACK, len(ports), jack.rate)
+        for index, (name, ports) in enumerate(jack.ports.items(), count)
+    ]
+
+
+def _portaudio_inputs() -> tuple[list[InputDevice], int]:
+    """PortAudio's inputs, and how many devices it has in all."""
     sounddevice = sounddevice_module()
     try:
         with quiet_stderr():
@@ -119,7 +141,7 @@ def list_inputs() -> list[InputDevice]:
             found = sounddevice.query_devices()
     except sounddevice.PortAudioError as error:
         raise UserError(f"cannot list the audio inputs: {reason(error)}") from None
-    return [
+    inputs = [
         InputDevice(
             index=index,
             name=str(device["name"]),
@@ -130,10 +152,13 @@ def list_inputs() -> list[InputDevice]:
         for index, device in enumerate(found)
         if device["max_input_channels"] > 0
     ]
+    return inputs, len(found)
 
 
 def supported_rates(device: InputDevice) -> tuple[int, ...]:
-    """Those of USUAL_RATES, Hz, that the device says it can run at."""
+    """Those of USUAL_RATES, Hz, that the device says it can run at; of a JACK server the one it runs at."""
+    if device.host_api == JACK:
+        return (device.rate,)
     sounddevice = sounddevice_module()
     rates = []
     with quiet_stderr():
@@ -147,13 +172,16 @@ def supported_rates(device: InputDevice) -> tuple[int, ...]:
 
 
 def default_input() -> InputDevice:
-    """The system's default input, or else the first one. UserError where there is none."""
-    sounddevice = sounddevice_module()
+    """The first of JACK's where a server runs, the system's default input, or else the first. UserError without any."""
     inputs = list_inputs()
     if not inputs:
         raise UserError(
             "there is no audio input: connect one, start the sound server, or play a file with --input FILE"
         )
+    # ALSA may have a plug-in named `jack` for its default: another layer on the way to the same server.
+    if jack := next((device for device in inputs if device.host_api == JACK), None):
+        return jack
+    sounddevice = sounddevice_module()
     with quiet_stderr():
         wanted = [sounddevice.default.device[0], *(api["default_input_device"] for api in sounddevice.query_hostapis())]
     by_index = {device.index: device for device in inputs}

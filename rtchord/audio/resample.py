@@ -13,8 +13,9 @@ from __future__ import annotations
 from math import ceil, gcd
 
 import numpy as np
-from numba import njit
 from numpy.typing import NDArray
+
+from rtchord.compiled import compiled
 
 Float32 = NDArray[np.float32]
 
@@ -22,7 +23,7 @@ ATTENUATION_DB = 80.0  # stop band; well under the noise of any stage
 MIN_RATE, MAX_RATE = 4_000, 384_000
 
 
-@njit(cache=True, nogil=True, fastmath=True)
+@compiled(fastmath=True)
 def _polyphase(
     buffer: Float32, first: int, end: int, out_index: int, up: int, down: int, bank: Float32, half: int, out: Float32
 ) -> int:

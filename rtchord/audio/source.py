@@ -147,9 +147,10 @@ class DeviceSource:
         self._device = device
         self.rate, self.host_api = device.rate, device.host_api
         self._buffer = np.zeros((ring.channels, ring.capacity), np.float32)
-        self.mix = MonoMix(tuple(range(ring.channels)), ring.capacity)
-        numbers = ", ".join(str(channel + 1) for channel in picked)
-        self.name = f"audio input {device}, {'channel' if len(picked) == 1 else 'channels'} {numbers}"
+        numbers = tuple(channel + 1 for channel in picked)
+        self.mix = MonoMix(tuple(range(ring.channels)), ring.capacity, device.rate, self._report, numbers)
+        counted = "channel" if len(picked) == 1 else "channels"
+        self.name = f"audio input {device}, {counted} {', '.join(map(str, numbers))}"
 
     def _heard(self) -> Iterator[Float32]:
         """Blocks until the input is lost."""
@@ -221,7 +222,7 @@ class FileSource:
         self.name = repr(str(path))
         self.arrived = time.perf_counter()
         size = max(1, round(PACED_BLOCK_SECONDS * self.rate)) if realtime else FAST_BLOCK
-        self.mix = MonoMix(picked, size)
+        self.mix = MonoMix(picked, size, self.rate, report)
 
     def start(self) -> None:
         """Nothing to start: a file waits."""

@@ -11,9 +11,9 @@ A provisional frame treats the stream as if it ended now: what librosa gives for
 from __future__ import annotations
 
 import numpy as np
-from numba import njit
 from numpy.typing import NDArray
 
+from rtchord.compiled import compiled
 from rtchord.cqt.features import Features
 from rtchord.cqt.kernels import SHARP_TAPS, Float32, centred_kernels, halving_banks, sharp
 from rtchord.cqt.tile import COLUMNS, respond
@@ -25,7 +25,7 @@ SLACK = 3 * COLUMNS  # room behind a level: its samples are made COLUMNS at a ti
 UNSETTLED = 2 * REACH + 4  # room for the samples of a level that are provisional, and for the zeros after them
 
 
-@njit(cache=True, nogil=True)
+@compiled()
 def _position(index: int, end: int) -> int:
     """Position of sample `index` after reflection at 0 and at `end` - 1, both edges counted once."""
     if end == 1:
@@ -35,7 +35,7 @@ def _position(index: int, end: int) -> int:
     return index if index < end else period - index
 
 
-@njit(cache=True, nogil=True)
+@compiled()
 def _gather(level: Float32, base: int, centre: int, reflect: bool, end: int, window: Float32) -> None:
     """Fill `window` with the samples around `centre`; `level[0]` is sample `base`, the stream ends before `end`."""
     start = centre - window.size // 2
@@ -46,7 +46,7 @@ def _gather(level: Float32, base: int, centre: int, reflect: bool, end: int, win
         window[i] = level[_position(start + i, end) - base]
 
 
-@njit(cache=True, nogil=True, fastmath=True)
+@compiled(fastmath=True)
 def _write(found: Float32, bins: int, gains: Float32, first: int, offset: float, out: Float32) -> None:
     """Log magnitudes of one octave of one frame: `found` (real, then imaginary parts) into `out[first:]`."""
     for j in range(bins):
@@ -54,7 +54,7 @@ def _write(found: Float32, bins: int, gains: Float32, first: int, offset: float,
         out[first + j] = np.log(gains[first + j] * magnitude + offset)
 
 
-@njit(cache=True, nogil=True)
+@compiled()
 def _halve(
     level: Float32,
     start: int,
@@ -78,14 +78,14 @@ def _halve(
         out[i] += second[i]
 
 
-@njit(cache=True, nogil=True)
+@compiled()
 def _lines(size: int, rows: int, starts: Int64) -> None:
     """Where windows begin that lie one after another."""
     for row in range(rows):
         starts[row] = row * size
 
 
-@njit(cache=True, nogil=True)
+@compiled()
 def _push(
     samples: Float32,
     chunk: int,
@@ -162,7 +162,7 @@ def _push(
     return written
 
 
-@njit(cache=True, nogil=True)
+@compiled()
 def _provisional(
     newest: int,
     hop: int,

@@ -1,16 +1,15 @@
 """Filters and kernel matrices, built once with NumPy; and the loops that filter.
 
 The loops are compiled so that a result depends on its own inputs alone, bit for bit: not on how many are computed in
-one call, nor on how a stream was cut. Numba's cache knows the file of the outermost function alone: after a change to
-a loop that others call, here or in tile.py, remove __pycache__.
+one call, nor on how a stream was cut.
 """
 
 from __future__ import annotations
 
 import numpy as np
-from numba import njit
 from numpy.typing import NDArray
 
+from rtchord.compiled import compiled
 from rtchord.cqt.features import Features
 from rtchord.cqt.tile import COLUMNS
 
@@ -158,7 +157,7 @@ def centred_kernels(features: Features) -> tuple[Float32, Float32]:
 
 
 # Only contraction to fused multiply-adds is allowed: sums keep the order that is written.
-@njit(cache=True, nogil=True, fastmath={"contract"})
+@compiled(fastmath={"contract"})
 def halve(even: Float32, odd: Float32, taps: Float32, out: Float32) -> None:
     """`out[i]` = sum of ``taps[k] * x[2 * i + k]``, 23 taps, where even and odd samples of x come apart.
 

@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 import numpy as np
-from numba import njit
 from numpy.typing import NDArray
 
+from rtchord.compiled import compiled
 from rtchord.cqt.features import Features
 from rtchord.cqt.kernels import Float32, decimator, halve, kernels
 from rtchord.cqt.tile import respond
 
 
-@njit(cache=True, nogil=True, fastmath=True)
+@compiled(fastmath=True)
 def _advance(
     samples: Float32,
     hop: int,

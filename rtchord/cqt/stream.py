@@ -6,8 +6,8 @@ import time
 from collections.abc import Iterator
 
 import numpy as np
-from numba import njit
 
+from rtchord.compiled import compiled
 from rtchord.cqt.centred import CentredCQT
 from rtchord.cqt.features import Features
 from rtchord.cqt.kernels import Float32
@@ -20,7 +20,7 @@ QUIETEST = 1e-20  # -400 dBFS; below, sums would reach denormal numbers, which c
 BLOCK = 32_768  # samples taken on at a time, so that a whole recording stays in the cache
 
 
-@njit(cache=True, nogil=True)
+@compiled()
 def _clean(samples: Float32) -> int:
     """Put silence where `samples` are no sound, or too quiet to matter; how many were no sound."""
     replaced = 0

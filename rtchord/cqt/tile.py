@@ -13,9 +13,11 @@ from typing import Any
 
 import numpy as np
 from llvmlite import ir
-from numba import njit, types
+from numba import types
 from numba.extending import intrinsic
 from numpy.typing import NDArray
+
+from rtchord.compiled import compiled
 
 Float32 = NDArray[np.float32]
 
@@ -94,7 +96,7 @@ _three: Any = intrinsic(_emit_three)
 _one: Any = intrinsic(_emit_one)
 
 
-@njit(cache=True, nogil=True)
+@compiled()
 def respond(
     samples: Float32, starts: NDArray[np.int64], step: int, matrix: Float32, first: int, response: Float32
 ) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
@@ -9,6 +10,7 @@ from typing import Any
 
 from numpy.typing import NDArray
 
+from rtchord import NO_REPORTS
 from rtchord.engine.base import HostEngine, reason_of
 from rtchord.engine.manifest import Manifest
 from rtchord.errors import UserError
@@ -26,6 +28,9 @@ class OnnxEngine(HostEngine):
     def __init__(self, folder: Path, manifest: Manifest) -> None:
         import onnxruntime as ort
 
+        # What the variable does not reach: a program that had imported it before us, and versions that log on Windows.
+        if os.environ.get(NO_REPORTS) != "0":
+            ort.disable_telemetry_events()
         options = ort.SessionOptions()
         # One thread that does not spin: a laptop on stage also runs a synth (measured: 2 spinning threads triple p99).
         options.intra_op_num_threads = options.inter_op_num_threads = 1

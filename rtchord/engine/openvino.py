@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable
 from importlib.util import find_spec
 from pathlib import Path
@@ -28,6 +29,8 @@ class OpenVinoEngine(HostEngine):
             )
 
     def __init__(self, folder: Path, manifest: Manifest) -> None:
+        # It would tell its maker that it was imported; without this package it has nothing to do so with.
+        sys.modules.setdefault("openvino_telemetry", None)  # type: ignore[arg-type]
         import openvino
 
         self._openvino = openvino

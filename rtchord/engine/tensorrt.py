@@ -14,7 +14,7 @@ from typing import Any
 
 import numpy as np
 
-from rtchord import _cache_folder
+from rtchord.cache import place
 from rtchord.chords import N_BASS, N_CLASSES
 from rtchord.engine.base import Stepper, input_name, reason_of, state_shapes, stream_axis
 from rtchord.engine.gpu import INSTEAD, Gpu
@@ -170,13 +170,15 @@ class TensorRtRtxEngine(TensorRtEngine):
     def __init__(self, folder: Path, manifest: Manifest, gpu: Any = None, library: Any = None) -> None:
         super().__init__(folder, manifest, gpu, library)
         self._kernels = self._engine.create_runtime_config().create_runtime_cache()  # shared by all contexts
-        if self._cache_file.is_file():
-            self._kernels.deserialize(self._cache_file.read_bytes())  # False where it is of no use: compiles anew
+        path = self._cache_file
+        if path and path.is_file():
+            self._kernels.deserialize(path.read_bytes())  # False where it is of no use: compiles anew
 
     @property
-    def _cache_file(self) -> Path:
+    def _cache_file(self) -> Path | None:
+        kept = place("tensorrt-rtx")
         key = f"{self._key[:16]}-{self._gpu.name}-{self._library.__version__}"
-        return _cache_folder() / "tensorrt-rtx" / "".join(c if c.isalnum() or c in ".-" else "_" for c in key)
+        return kept and kept.folder / "".join(c if c.isalnum() or c in ".-" else "_" for c in key)
 
     def stepper(self) -> TensorRtStepper:
         made = super().stepper()
@@ -196,10 +198,11 @@ class TensorRtRtxEngine(TensorRtEngine):
         """Write what was compiled, unless the file holds it; a folder that cannot be written costs only time."""
         blob = bytes(self._kernels.serialize())
         path = self._cache_file
+        if path is None:
+            return
         try:
             if path.is_file() and path.read_bytes() == blob:
                 return
-            path.parent.mkdir(parents=True, exist_ok=True)
             temporary = path.with_name(f".{path.name}.tmp")
             temporary.write_bytes(blob)
             temporary.replace(path)

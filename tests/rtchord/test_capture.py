@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -21,6 +23,7 @@ from rtchord.audio.capture import (
     Capture,
     Watchdog,
 )
+from rtchord.audio.device import JACK
 from rtchord.errors import UserError
 
 TICK = 0.1  # s between questions to the watchdog
@@ -64,6 +67,16 @@ def test_an_irregular_device_is_alive() -> None:
     assert TICK < WATCH_GAP_SECONDS < STALL_SECONDS
 
 
+def test_the_process_that_captures_loads_no_more_than_it_needs() -> None:
+    """It imports what the command was started with, then this; each heavy library would be 10 to 60 MB more."""
+    heavy = "{'numba', 'pydantic', 'onnxruntime', 'soundfile', 'rtmidi'} & set(sys.modules)"
+    code = f"import sys, rtchord.__main__, rtchord.audio.capture; print({heavy} or 'none')"
+    done = subprocess.run(
+        [sys.executable, "-c", code], env=rig.environment(), capture_output=True, text=True, check=True
+    )
+    assert done.stdout == "none\n"
+
+
 def until(found: Callable[[], object], seconds: float = 20.0) -> None:
     deadline = time.monotonic() + seconds
     while not found():
@@ -89,8 +102,8 @@ def captures() -> Iterator[list[Capture]]:
         capture.close()
 
 
-def opened(captures: list[Capture], channels: tuple[int, ...] | None = None) -> Capture:
-    capture = Capture("player", channels)
+def opened(captures: list[Capture], channels: tuple[int, ...] | None = None, wanted: str | None = "player") -> Capture:
+    capture = Capture(wanted, channels)
     captures.append(capture)
     for step in (capture.find, capture.start):
         for _ in step():
@@ -185,6 +198,42 @@ def test_a_bad_choice_is_told_in_a_sentence(server: JackServer, song: Path) -> N
         with pytest.raises(UserError, match=words):
             list(capture.find())
         capture.close()
+
+
+PATTERNS = ("Mic (USB)", "a + b", "x [y]", "{z}", "q?", "a|b", "a")  # to PortAudio; names as PipeWire gives them
+
+
+@needs_jack
+def test_a_client_is_listed_and_heard_whatever_its_name(
+    server: JackServer, song: Path, captures: list[Capture]
+) -> None:
+    """Each by its own channels, and only when it plays itself."""
+    players = [server.program(*PLAYER, song, "--name", name) for name in PATTERNS]
+    for player in players:
+        player.wait_said("ready")
+    listed = rig.rtchord("devices", env=server.env).stdout
+    for name in PATTERNS:
+        assert f"  {name}  [JACK Audio Connection Kit]  3 channels  {RATE} Hz\n" in listed
+    played, _ = soundfile.read(song, dtype="float32")
+    for name, player in zip(PATTERNS, players, strict=True):
+        capture = opened(captures, (2,), name)
+        player.go()
+        out, heard = np.zeros((1, RATE), np.float32), np.zeros(0, np.float32)
+        while np.count_nonzero(heard) < 4000:
+            heard = np.concatenate((heard, out[0, : capture.ring.read_into(out)]))
+        first = int(np.flatnonzero(heard)[0])
+        np.testing.assert_array_equal(heard[first : first + 3000], played[:3000, 1], name)
+        capture.close()
+
+
+@needs_jack
+def test_without_a_choice_the_sound_card_of_a_running_jack_is_taken(
+    server: JackServer, song: Path, captures: list[Capture]
+) -> None:
+    """Not ALSA's plug-in `jack`, which this machine may have and PortAudio takes for the default."""
+    server.program(*PLAYER, song, "--name", "a player").wait_said("ready")
+    capture = opened(captures, None, None)
+    assert (capture.device.name, capture.device.host_api) == ("system", JACK)
 
 
 CONTROL = "\x1bc\x07evil"  # resets a terminal, and rings

@@ -9,7 +9,8 @@ from pathlib import Path
 import pytest
 
 from benchmarks.rig import ROOT, JackServer, environment, missing, rtchord
-from rtchord import doctor
+from rtchord import compiled, doctor
+from rtchord.cache import Kept
 from rtchord.doctor import CHECKS, Finding, examine
 from rtchord.engine import Engine, choose
 from rtchord.errors import UserError
@@ -98,14 +99,22 @@ def test_a_busy_machine_is_a_warning(monkeypatch: pytest.MonkeyPatch) -> None:
     assert told("engine")[-1].state == "warning"
 
 
-def test_a_folder_where_no_compiled_code_can_be_kept_is_a_warning(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize(
+    ("kept", "state", "words"),
+    [
+        (None, "warning", "nowhere, so every start takes some seconds longer"),
+        (Kept(Path("/tmp/x"), lasting=False), "warning", "'/tmp/x', among temporary files"),
+        (Kept(Path("/cache/x"), lasting=True), "ok", "will be kept in '/cache/x'"),
+    ],
+)
+def test_it_says_where_compiled_code_is_kept_and_what_it_costs(
+    kept: Kept | None, state: str, words: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    (tmp_path / "file").write_text("")
-    monkeypatch.setenv("NUMBA_CACHE_DIR", str(tmp_path / "file" / "cache"))
+    monkeypatch.setattr(compiled, "KEPT", kept)
     (finding,) = told("compiled_code")
-    assert finding.state == "warning"
-    assert "NUMBA_CACHE_DIR" in finding.text
+    assert finding.state == state
+    assert words in finding.text
+    assert ("NUMBA_CACHE_DIR" in finding.text) == (state == "warning")
 
 
 def test_a_coarse_timer_is_a_warning(monkeypatch: pytest.MonkeyPatch) -> None:
