@@ -9,8 +9,8 @@ import sys
 from pathlib import Path
 
 import pytest
-from tests.rig import environment
 
+from benchmarks.rig import environment
 from rtchord.compiled import PACKAGE, SOURCES, digest
 
 COVERED = {path.relative_to(PACKAGE).as_posix() for pattern in SOURCES for path in PACKAGE.glob(pattern)}

@@ -19,8 +19,8 @@ from typing import NamedTuple
 import numpy as np
 import pytest
 import soundfile
-from tests.rig import RTCHORD, environment
 
+from benchmarks.rig import RTCHORD, environment
 from rtchord import NO_REPORTS
 from rtchord.compiled import KEPT
 from rtchord.engine import shipped
