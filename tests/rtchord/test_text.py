@@ -3,6 +3,7 @@ from __future__ import annotations
 import io
 import json
 import os
+import stat
 from pathlib import Path
 
 import mir_eval
@@ -11,7 +12,7 @@ import pytest
 from rtchord.chords import NO_CHORD, chord_with_bass, class_index
 from rtchord.errors import UserError
 from rtchord.events import ChordEvent
-from rtchord.outputs.text import TextOutput, lab_lines, printable, terminal_line, write_lab
+from rtchord.outputs.text import TextOutput, cover, lab_lines, printable, say, terminal_line, uncover, write_lab
 
 EVENT = ChordEvent(61.92, 62.08, chord_with_bass(class_index(0, "maj"), 4), 0.62)
 SEGMENTS = [
@@ -128,6 +129,38 @@ def test_a_link_stays_a_link(tmp_path: Path) -> None:
     write_lab(link, SEGMENTS)
     assert link.is_symlink()
     assert (tmp_path / "real.lab").read_text() == lab_lines(SEGMENTS)
+
+
+@pytest.mark.parametrize("mode", [0o600, 0o644, 0o664])
+def test_a_file_that_is_replaced_keeps_its_permissions(tmp_path: Path, mode: int) -> None:
+    path = tmp_path / "out.lab"
+    path.touch()
+    path.chmod(mode)
+    write_lab(path, SEGMENTS)
+    assert stat.S_IMODE(path.stat().st_mode) == mode
+
+
+def test_sentences_are_told_to_the_newest_listener_first(capsys: pytest.CaptureFixture[str]) -> None:
+    told: list[str] = []
+
+    def old(sentence: str) -> bool:
+        told.append(f"old: {sentence}")
+        return True
+
+    def new(sentence: str) -> bool:
+        told.append(f"new: {sentence}")
+        return sentence == "hidden"
+
+    cover(old)
+    cover(new)
+    say("hidden")
+    say("s\x1bn")
+    uncover(new)
+    say("late")
+    uncover(old)
+    say("later")
+    assert told == ["new: hidden", "new: s\\x1bn", "old: s\\x1bn", "old: late"]
+    assert capsys.readouterr().err == "rtchord: later\n"
 
 
 def test_a_lab_that_cannot_be_written_is_named(tmp_path: Path) -> None:
