@@ -4,6 +4,10 @@ from __future__ import annotations
 
 import contextlib
 import ctypes
+import os
+import select
+import socket
+import struct
 import sys
 import time
 from collections import Counter
@@ -18,6 +22,7 @@ from rtchord.outputs.worker import Port
 from rtchord.settings import MidiSettings
 
 CLIENT, PORT = "rtchord", "chords"
+CREDENTIALS = struct.Struct("3i")  # process, user and group at the other end of a local socket
 DRAIN_SECONDS = 0.05  # JACK and CoreMIDI send in a later cycle; a port closed at once takes the last note-offs with it
 LOOK_SECONDS = 0.25  # between looks whether a receiver is there; one takes 0.03 ms
 REVIVE_SECONDS = (1.0, 2.0, 4.0, 8.0)  # between attempts to make a port anew; the last is repeated
@@ -68,10 +73,12 @@ class MidiOutput(Port[ChordEvent]):
         self._attempt: int | None = None  # to make the port anew; None while it is there
         self._due = 0.0  # when that is made, on the clock of time.monotonic
         self._client: Any | None
+        before = _peers()
         if self._query is None:
             self._api, self._client, self._receiver = _virtual_port(prefer)
         else:
             self._api, self._client, self._receiver = _existing_port(self._query, prefer)
+        self._server = _Server(before)
         self.name = f"MIDI port {self._receiver!r} ({self._api})"
 
     def send(self, event: ChordEvent) -> None:
@@ -142,9 +149,12 @@ class MidiOutput(Port[ChordEvent]):
             with contextlib.suppress(Exception):
                 self._client.close_port()
                 self._client.delete()
+        self._server.close()
 
     def alive(self) -> bool:
-        """Whether messages go out, as far as can be known: a dead JACK server takes them without a word."""
+        """Whether messages go out, as far as can be known."""
+        if self._server.dead():
+            self._lose("its server has died")
         return self._client is not None and not self._failing
 
     def reopen(self) -> bool:
@@ -155,6 +165,8 @@ class MidiOutput(Port[ChordEvent]):
         """
         _abandon(self._api, self._client)
         self._client = None
+        self._server.close()
+        before = _peers()
         for _, client in _clients(None, self._query is None, only=self._api):
             try:
                 if self._query is None:
@@ -163,7 +175,7 @@ class MidiOutput(Port[ChordEvent]):
             except Exception:
                 _forget([client])
                 continue
-            self._client, self._failing = client, False
+            self._client, self._failing, self._server = client, False, _Server(before)
             self._there = self._query is None  # a receiver is looked for by the next `status`
             if self._there:
                 self._report(f"{self.name} is back; what it was connected to has to be connected again")
@@ -204,16 +216,64 @@ class MidiOutput(Port[ChordEvent]):
         """Whether all went out."""
         if self._client is None:
             return False
+        if self._server.dead():
+            self._lose("its server has died")
+            return False
         sent = True
         for message in messages:
             try:
                 self._client.send_message(message)
             except Exception as error:  # a lost cable must not end the session
                 sent = False
-                if not self._failing:
-                    self._failing = True
-                    self._report(f"MIDI messages are being lost: {error}")
+                self._lose(str(error))
         return sent
+
+    def _lose(self, why: str) -> None:
+        if not self._failing:
+            self._failing = True
+            self._report(f"MIDI messages are being lost: {why}")
+
+
+class _Server:
+    """The process on which a client hangs, where there is one and it can be watched (JACK on Linux).
+
+    python-rtmidi fills a queue for a JACK server that has died, and when that is full, after some 250 changes of chord,
+    waits for ever with the interpreter locked: nothing may be sent to a dead one.
+    """
+
+    def __init__(self, before: set[int]) -> None:
+        """`before`: what `_peers` were before the client was made."""
+        self._died: int | None = None  # a descriptor that can be read when the process has ended
+        for process in _peers() - before:
+            with contextlib.suppress(OSError, AttributeError):
+                self._died = os.pidfd_open(process)
+            break
+
+    def dead(self) -> bool:
+        if self._died is None:
+            return False
+        poll = select.poll()
+        poll.register(self._died, select.POLLIN)
+        return bool(poll.poll(0))
+
+    def close(self) -> None:
+        if self._died is not None:
+            os.close(self._died)
+            self._died = None
+
+
+def _peers() -> set[int]:
+    """The processes to which this one has local sockets; none where that cannot be seen (elsewhere than on Linux)."""
+    found = set()
+    with contextlib.suppress(OSError):
+        for name in os.listdir("/proc/self/fd"):
+            with contextlib.suppress(OSError):
+                if os.readlink(f"/proc/self/fd/{name}").startswith("socket:"):
+                    with socket.socket(fileno=os.dup(int(name))) as end:
+                        if end.family == socket.AF_UNIX:
+                            told = end.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, CREDENTIALS.size)
+                            found.add(CREDENTIALS.unpack(told)[0])
+    return found - {0, os.getpid()}
 
 
 def silence(query: str) -> str:

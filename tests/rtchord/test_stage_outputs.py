@@ -280,8 +280,10 @@ output = MidiOutput(prefer="JACK", report=lambda sentence: print(sentence, flush
 output.send(ChordEvent(0.0, 0.0, chord_with_bass(1, 0), 1.0))
 print("sent", flush=True)
 sys.stdin.readline()
-output.send(ChordEvent(0.0, 0.0, chord_with_bass(1, 0), 1.0))
-print(output.reopen(), output.reopen(), output.alive(), flush=True)
+for _ in range(400):  # more than fit into the queue of a client
+    output.send(ChordEvent(0.0, 0.0, chord_with_bass(2, 0), 1.0))
+    output.send(ChordEvent(0.0, 0.0, chord_with_bass(1, 0), 1.0))
+print(output.alive(), output.reopen(), output.reopen(), output.alive(), flush=True)
 sys.stdin.readline()
 while not output.reopen():
     time.sleep(0.1)
@@ -299,13 +301,14 @@ def test_a_port_survives_the_death_of_its_server(server: JackServer) -> None:
         program.wait_said("sent")
         server.kill()
         program.go()
-        program.wait_said("False False False")
+        program.wait_said("False False False False")
         driver = ("-d", "dummy", "-r", str(server.rate), "-p", str(server.period))
         server.server = Program(["jackd", "-n", server.name, "-S", "-r", "-t", "5000", *driver], server.env)
         subprocess.run(["jack_wait", "-w", "-t", "20"], env=server.env, capture_output=True, check=True)
         program.go()
         program.wait_said("again True")
         assert any("'rtchord:chords' (JACK) is back" in line for line in program.out)
+        assert sum("being lost: its server has died" in line for line in program.out) == 1
         receiver = server.program(*MIDI_RECEIVER, "rtchord:chords")
         receiver.wait_said("connected")
         program.go()
