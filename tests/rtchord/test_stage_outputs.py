@@ -225,7 +225,7 @@ def test_a_receiver_that_vanishes_and_returns_is_played_on(server: JackServer) -
     session.wait_said("'receiver:in' (JACK) has gone", 10)
     second = server.program(*MIDI_RECEIVER, "nothing")
     session.wait_said("'receiver:in' (JACK) is back", 10)
-    second.wait_for(sounding)
+    second.wait_for(sounding, 120)
     assert session.stop(signal.SIGTERM, seconds=10) == 0
     second.wait_for(lambda program: midi_messages(program)[-1][1] == b"\xb0\x7b\x00")
     assert sounding(second) == ()
@@ -238,7 +238,7 @@ def test_a_second_session_is_called_what_others_see(server: JackServer) -> None:
         sessions.append(server.program(*RTCHORD, "listen", "--input", DEMO, "--format", "jsonl"))
         sessions[-1].wait_said(f"MIDI port '{name}' (JACK)")
     receiver = server.program(*MIDI_RECEIVER, "rtchord-01:chords")
-    receiver.wait_for(sounding)
+    receiver.wait_for(sounding, 120)
     assert [session.stop(signal.SIGTERM, seconds=10) for session in sessions] == [0, 0]
     receiver.wait_for(lambda program: not sounding(program))
 
@@ -260,8 +260,8 @@ def test_a_stopped_terminal_stops_neither_notes_nor_messages_and_no_note_is_left
         termios.tcflow(slave, termios.TCOOFF)
         receiver.stop()  # which is told on stderr
         second = server.program(*MIDI_RECEIVER, "nothing")
-        osc.wait_for(lambda program: sum("/rtchord/chord" in line for line in program.out) >= 5)
-        second.wait_for(sounding)
+        osc.wait_for(lambda program: sum("/rtchord/chord" in line for line in program.out) >= 3, 120)
+        second.wait_for(sounding, 120)
         assert session.stop(signal.SIGTERM, seconds=10) == 0
         second.wait_for(lambda program: not sounding(program))
         osc.wait_for(lambda program: '"N"' in [line for line in program.out if "/chord" in line][-1])
