@@ -27,10 +27,10 @@ from pathlib import Path
 import numpy as np
 import soundfile
 
+from benchmarks import rig
 from benchmarks.latency import DEMO
 from rtchord.audio.files import read_mono
 from rtchord.errors import UserError
-from tests import rig
 from train.results import load_average
 
 ROOT = Path(__file__).parents[1]

@@ -53,8 +53,8 @@ class Status:
     `time`: s of the stream heard so far. `level`, `peak`: dBFS, root mean square and largest sample since the last
     status, -inf for digital silence. `clipped`: samples at full scale since the last status. `overflows`: how often
     the audio driver reported one, `dropped`: s of audio lost on our side, both since the start. `connected`: whether
-    the input is there. `delay`: s that the machine needed from a block's arrival to its events being sent, median
-    since the last status. `source`, `engine`: what is listened to and which engine names it, for people.
+    the input is there. `delay`: s that the machine needed from a block's arrival until the outputs have its
+    events, median since the last status. `source`, `engine`: what is listened to and which engine names it, for people.
     """
 
     time: float

@@ -1,8 +1,9 @@
 """A session on stage: threads, clocks and signals.
 
 Processes: the audio driver is another one's business (rtchord.audio.capture), which fills a ring buffer in memory that
-both share; the main thread here empties it, runs the recognizer and sends the events. A file takes the same way, from
-blocks that are paced like a device's or not at all.
+both share; the main thread here empties it, runs the recognizer and hands the events to the outputs. Each output has a
+thread of its own (rtchord.outputs.worker), and so has stderr: the main thread waits for no reader, disk or cable. A
+file takes the same way, from blocks that are paced like a device's or not at all.
 
 Time: seconds of audio heard, and of the clock on the wall while the input was away. So it never runs backwards, and
 what was recorded fits a recording that somebody else made meanwhile.
@@ -10,7 +11,7 @@ what was recorded fits a recording that somebody else made meanwhile.
 Ways out, all of which release every sounding note first:
     the file ends, SIGINT, SIGTERM, SIGHUP    exit code 0
     the reader of stdout has gone             0, if nothing else is left to send to
-    an exception in any thread                1
+    an exception, but not in an output        1
     bad input, or the last output failed      2
     the audio device is lost                  3, with --no-reconnect
 """
@@ -25,11 +26,11 @@ import signal
 import sys
 import threading
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 from dataclasses import replace
 from statistics import median
 from types import FrameType
-from typing import TYPE_CHECKING, Protocol, runtime_checkable
+from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
@@ -41,7 +42,8 @@ from rtchord.errors import UserError
 from rtchord.events import ChordEvent, Status
 from rtchord.names import Naming
 from rtchord.outputs import Output, open_outputs
-from rtchord.outputs.text import say
+from rtchord.outputs.text import Voice, cover, say, uncover
+from rtchord.outputs.worker import Worker, first_in_line
 from rtchord.settings import Settings
 
 if TYPE_CHECKING:
@@ -53,23 +55,13 @@ Float32 = NDArray[np.float32]
 SWITCH_SECONDS = 0.0005  # between turns of threads, so that a busy one holds the recognizer up for less than with 0.005
 STATUS_SECONDS = 0.1
 SILENT_SECONDS = 5.0  # of zeros, which no cable gives that is plugged in
-REVIVE_SECONDS = (1.0, 2.0, 4.0, 8.0)  # between attempts to open a port again that has died; the last is repeated
+RELEASE_SECONDS = 0.2  # for the notes to be ended before anything else is
 CLOSE_SECONDS = 1.0  # for the ports and for stdout
-PRIORITY = 1  # of real-time programs: before all that is not, after every audio driver
+VOICE_SECONDS = 0.3  # for stderr
+DONE_SECONDS = 0.005  # between looks whether the outputs have come to the end of a file
 LAST_RESORT_SECONDS = 2.8  # after which even a locked interpreter is ended
 SLOW_START_SECONDS = 1.0
 STOP_SIGNALS = ("SIGINT", "SIGTERM", "SIGHUP", "SIGBREAK")  # those the platform has
-
-
-@runtime_checkable
-class Mortal(Protocol):
-    """An output whose port may die with a server and be made again."""
-
-    def alive(self) -> bool:
-        """Whether the port is there, as far as can be known."""
-
-    def reopen(self) -> bool:
-        """Try to make the port again; whether it is there now."""
 
 
 class _Stop(BaseException):
@@ -129,12 +121,20 @@ class _Stage:
         self.source: Source | None = None
         self.outputs: list[Output] = []  # in the order in which events reach them
         self._nowhere = open(os.devnull, "w")  # noqa: SIM115 (for the life of the process)
+        self._voice = Worker(Voice(), lambda _: None)
+        cover(self._speak)
+
+    def _speak(self, sentence: str) -> bool:
+        self._voice.send(sentence)
+        return True
 
     def release(self) -> None:
-        """End every sounding note; comes before all else, since whatever follows may wait."""
+        """End every sounding note, let every output say its last word; before all else, since what follows may wait."""
         for output in self.outputs:
-            with contextlib.suppress(Exception):
-                output.release()
+            output.release()
+        end = time.monotonic() + RELEASE_SECONDS
+        for output in self.outputs:
+            output.wait_released(end - time.monotonic())
 
     def close(self) -> bool:
         """Close everything; False where something hangs, so that only os._exit ends the process.
@@ -146,6 +146,11 @@ class _Stage:
         if self.source is not None:
             self.source.close()
         gone = devices.bounded([*(output.close for output in self.outputs), _flush], CLOSE_SECONDS)
+        for output in self.outputs:
+            if output.left_out:
+                say(f"{output.name} did not keep up: {output.left_out} changes of chord were left out there")
+        uncover(self._speak)
+        gone = devices.bounded([self._voice.close], VOICE_SECONDS) and gone
         faulthandler.cancel_dump_traceback_later()
         return gone
 
@@ -204,30 +209,13 @@ def _listen(settings: Settings, signals: _StopSignals, stage: _Stage) -> bool:
     targets = ", ".join(output.name for output in stage.outputs)
     say(f"listening to {source.name}, {source.rate} Hz; {why}; sending to {targets}")
     try:
-        with contextlib.nullcontext() if wanted.file is not None else _first():
+        with contextlib.nullcontext() if wanted.file is not None else first_in_line():
             return performance.run(signals)
     finally:
         if source.dropped:
             say(f"{source.dropped:.1f} s of audio came faster than this machine could follow and were dropped")
         if source.overflows:
             say(f"the audio driver reported {source.overflows} input overflows")
-
-
-@contextlib.contextmanager
-def _first() -> Iterator[None]:
-    """Let no ordinary program make a chord late, where the system lets us (Linux, as audio servers are let).
-
-    For this thread alone: what it starts meanwhile, as a new process for a lost input, is an ordinary program.
-    """
-    try:
-        os.sched_setscheduler(0, os.SCHED_RR | os.SCHED_RESET_ON_FORK, os.sched_param(PRIORITY))
-    except (AttributeError, OSError):
-        yield
-        return
-    try:
-        yield
-    finally:  # an ordinary thread may still not fork a real-time one
-        os.sched_setscheduler(0, os.SCHED_OTHER | os.SCHED_RESET_ON_FORK, os.sched_param(0))
 
 
 class _Performance:
@@ -244,7 +232,6 @@ class _Performance:
         self._hinted = source.host_api is None
         self._naming = Naming(settings.names)
         self._delays: list[float] = []
-        self._revive_at: dict[int, tuple[float, int]] = {}  # output -> when to try again, attempts so far
 
     def run(self, signals: _StopSignals) -> bool:
         """To the end of the source or of the last output; whether the latter had failed."""
@@ -252,10 +239,16 @@ class _Performance:
             self.take(block)
             signals.check()
             if not any(output.open for output in self._outputs):
-                return any(getattr(output, "failed", False) for output in self._outputs)
-        self._send(self._recognizer.flush())
-        self._tell(time.monotonic())
-        return False
+                break
+        else:
+            self._send(self._recognizer.flush())
+            self._tell(time.monotonic())
+            for output in self._outputs:
+                output.release()
+            while not all(output.released for output in self._outputs):  # a slow reader may have its time now
+                signals.check()
+                time.sleep(DONE_SECONDS)
+        return not any(output.open for output in self._outputs) and any(output.failed for output in self._outputs)
 
     def take(self, block: Float32) -> None:
         """A block of audio, or an empty one for a look around."""
@@ -300,10 +293,9 @@ class _Performance:
         else:
             self._rate = self._source.rate
             self._recognizer = self._prepared()
-        if self._source.server_died:  # and what MIDI it carried with it
-            for number, output in enumerate(self._outputs):
-                if isinstance(output, Mortal) and self._source.host_api == devices.JACK:
-                    self._revive_at[number] = (now, 0)
+        if self._source.server_died and self._source.host_api == devices.JACK:  # and what MIDI it carried with it
+            for output in self._outputs:
+                output.renew()
 
     def _send(self, events: Iterable[ChordEvent]) -> None:
         """Events of the recognizer, at the session's time."""
@@ -325,29 +317,14 @@ class _Performance:
             self._time(now), *level, source.overflows, source.dropped, self._connected, delay,
             source.name, self._engine.manifest.name,
         )  # fmt: skip
-        for number, output in enumerate(self._outputs):
+        for output in self._outputs:
             if output.open:
                 output.status(status)
-            if isinstance(output, Mortal):
-                self._revive(number, output, now)
         if level.peak > -np.inf or not self._connected:
             self._sounded = now
         elif now - self._sounded >= SILENT_SECONDS and not self._hinted:
             self._hinted = True
             say("the input is silent: is the cable in?")
-
-    def _revive(self, number: int, output: Mortal, now: float) -> None:
-        """Make a port again that has died, now and then."""
-        if number not in self._revive_at:
-            if output.alive():
-                return
-            self._revive_at[number] = (now, 0)
-        due, attempt = self._revive_at[number]
-        if now >= due:
-            if output.reopen():
-                del self._revive_at[number]
-            else:
-                self._revive_at[number] = (now + REVIVE_SECONDS[min(attempt, len(REVIVE_SECONDS) - 1)], attempt + 1)
 
 
 def _flush() -> None:

@@ -1,8 +1,8 @@
 """The terminal as a stage display: the chord so large that it is read from two metres, what came before it, and how the
 session is doing.
 
-`frame` says what stands in a window of a given size; it is pure. `Display` is the port: events and states are left for
-a thread of its own that draws the newest ones. So a terminal that is slow, or stopped with Ctrl-S, delays nobody.
+`frame` says what stands in a window of a given size; it is pure. `Display` is the port, which draws the newest of what
+it was given.
 
 Drawn by hand: a frame costs 0.2 ms of the interpreter, which the MIDI path must have back (measured: 2.5 ms with
 rich's layout, 0.9 ms with its plain text, and 45 ms to import it).
@@ -24,7 +24,8 @@ from typing import Any, NamedTuple, TextIO
 
 from rtchord.errors import UserError
 from rtchord.events import ChordEvent, Status
-from rtchord.outputs.text import clock, cover, printable, say, terminal_line
+from rtchord.outputs.text import clock, cover, printable, say, terminal_line, uncover
+from rtchord.outputs.worker import Port
 from rtchord.settings import LATENCIES, Settings
 
 # fmt: off
@@ -63,9 +64,7 @@ SILENCE = "-"  # what is shown for N
 LAST = 8  # chords that are remembered
 FLOOR_DBFS = -60.0  # left end of the level meter
 CLIP_SECONDS = 2.0  # for which the clip light stays on
-DRAW_SECONDS = 0.04  # between two drawings at least
 REPAINT = 10  # drawings after which everything is drawn anew, whatever others wrote over it
-CLOSE_SECONDS = 0.5  # that a stopped terminal may keep us
 SAID = 50  # sentences that are kept for the time after the display
 
 ENTER = "\x1b[?1049h\x1b[?25l\x1b[?7l\x1b[2J"  # the other screen, no cursor, no line wrap
@@ -249,54 +248,66 @@ def chosen_format(settings: Settings, stream: TextIO) -> str:
     return "display" if fits(stream) and (source.file is None or source.realtime) else "plain"
 
 
-class Display:
+class Display(Port[ChordEvent]):
     """Draws on the terminal `stream` until it is closed; then the last chords and all sentences stay behind as lines.
 
     `preset`: a key of LATENCIES. `report` is told once, in a sentence, if drawing fails.
     """
 
+    name = "this terminal"
+
     def __init__(self, stream: TextIO, preset: str, report: Callable[[str], None] = say) -> None:
-        self.open = True
-        self.failed = False  # closed by an error, not because the terminal was closed
-        self.name = "this terminal"
         self._stream: Any = stream
         self._report = report
         self._signs = BLOCKS if (stream.encoding or "").lower().replace("-", "") == "utf8" else ASCII
         self._colours = "NO_COLOR" not in os.environ
         measured = LATENCIES[preset]  # type: ignore[index]
         self._preset = f"{preset}, {measured.strums_ms}-{measured.songs_ms} ms"
-        # Each is replaced whole by one thread and read by the other, so that no lock is needed.
         self._last: tuple[ChordEvent, ...] = ()
         self._status: Status | None = None
         self._clipped = -CLIP_SECONDS
         self._notice = ""
+        self._shown: list[str] = []  # lines that stand on the terminal
+        self._shown_size = (0, 0)
+        self._drawings = 0
         self._entered = False
         self._later: deque[str] = deque(maxlen=SAID)
-        self._news, self._end = threading.Event(), threading.Event()
-        self._thread = threading.Thread(target=self._run, name="display", daemon=True)
-        self._thread.start()
+        self._hearing = threading.Lock()  # sentences come from any thread
         cover(self._hear)
 
     def send(self, event: ChordEvent) -> None:
-        """Show the chord; returns at once."""
+        """Take the chord up."""
         self._last = (*self._last[1 - LAST :], event)
-        self._news.set()
 
     def status(self, status: Status) -> None:
-        """Show the state; returns at once."""
+        """Take the state up."""
         if status.clipped:
             self._clipped = status.time
         self._status = status
-        self._news.set()
+
+    def flush(self) -> None:
+        """Draw. Before anything is heard, whatever goes wrong is told on the plain terminal."""
+        if not self._last and self._status is None:
+            return
+        try:
+            self._draw()
+        except Exception as error:  # whatever it is, the chords must go on sounding
+            self.failed = getattr(error, "errno", None) not in GONE
+            self.release()
+            if self.failed:
+                self._report(f"the display has ended: {getattr(error, 'strerror', None) or repr(error)}")
 
     def release(self) -> None:
-        """Nothing sounds here."""
-
-    def close(self) -> None:
-        """Give the terminal back as it was; waits CLOSE_SECONDS at most."""
-        self._end.set()
-        self._news.set()
-        self._thread.join(CLOSE_SECONDS)
+        """Give the terminal back as it was."""
+        with contextlib.suppress(OSError):
+            if self._entered:
+                lines = [terminal_line(event, blocks=self._signs.halves) for event in self._last]
+                self._write(LEAVE + "".join(line + "\n" for line in lines))
+        with self._hearing:
+            self._entered = False
+        uncover(self._hear)
+        while self._later:
+            say(self._later.popleft())
         self.open = False
 
     def view(self) -> View:
@@ -306,59 +317,35 @@ class Display:
         return View(self._last, status, clipped, self._notice, self._preset)
 
     def _hear(self, sentence: str) -> bool:
-        """A sentence for the user: shown now; whether it is also told later because the display covers stderr."""
+        """A sentence for the user: shown from now on; whether it is told later because the display covers stderr."""
         self._notice = sentence
-        self._news.set()
-        hidden = self._entered and sys.stderr is not None and sys.stderr.isatty()
-        if hidden:
-            self._later.append(sentence)
+        with self._hearing:
+            hidden = self._entered and sys.stderr is not None and sys.stderr.isatty()
+            if hidden:
+                self._later.append(sentence)
         return hidden
 
-    def _run(self) -> None:
-        try:
-            self._draw_until_closed()
-        except Exception as error:  # whatever it is, the chords must go on sounding
-            self.open, self.failed = False, getattr(error, "errno", None) not in GONE
-            if self.failed:
-                self._report(f"the display has ended: {getattr(error, 'strerror', None) or error!r}")
-        with contextlib.suppress(OSError):
-            if self._entered:
-                lines = [terminal_line(event, blocks=self._signs.halves) for event in self._last]
-                self._write(LEAVE + "".join(line + "\n" for line in lines))
-        self._entered = False
-        cover(None)
-        while self._later:
-            say(self._later.popleft())
-
-    def _draw_until_closed(self) -> None:
-        shown: list[str] = []
-        size, drawings = (0, 0), 0
-        while True:
-            self._news.wait()
-            self._news.clear()
-            if self._end.is_set():
-                return
-            if not self._last and self._status is None:
-                continue  # nothing is heard yet: whatever goes wrong until then is told on the plain terminal
-            if not self._entered:
-                self._entered = True
-                self._write(ENTER)
-            before, size = size, self._size()
-            if size != before or drawings % REPAINT == 0:
-                shown = []
-            drawings += 1
-            columns, rows = size
-            lines = [painted(line, columns, self._colours) for line in frame(self.view(), *size, self._signs)]
-            lines += [""] * (rows - len(lines))
-            # A line is cleared first: once its last column is written, some terminals would erase that.
-            self._write(
-                "".join(
-                    f"\x1b[{row};1H\x1b[2K{line}" for row, line in enumerate(lines, 1) if shown[row - 1 : row] != [line]
-                )
-                + "\x1b[H"  # what is typed by mistake is echoed there, and scrolls nothing
+    def _draw(self) -> None:
+        if not self._entered:
+            self._entered = True
+            self._write(ENTER)
+        before, self._shown_size = self._shown_size, self._size()
+        if self._shown_size != before or self._drawings % REPAINT == 0:
+            self._shown = []
+        self._drawings += 1
+        columns, rows = self._shown_size
+        lines = [painted(line, columns, self._colours) for line in frame(self.view(), columns, rows, self._signs)]
+        lines += [""] * (rows - len(lines))
+        # A line is cleared first: once its last column is written, some terminals would erase that.
+        self._write(
+            "".join(
+                f"\x1b[{row};1H\x1b[2K{line}"
+                for row, line in enumerate(lines, 1)
+                if self._shown[row - 1 : row] != [line]
             )
-            shown = lines
-            self._end.wait(DRAW_SECONDS)
+            + "\x1b[H"  # what is typed by mistake is echoed there, and scrolls nothing
+        )
+        self._shown = lines
 
     def _size(self) -> tuple[int, int]:
         """Columns and rows of the window."""

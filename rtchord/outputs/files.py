@@ -26,25 +26,26 @@ MIDI files, byte by byte. 1 tick = 1 ms: 500 ticks a quarter note, 120 quarter n
 from __future__ import annotations
 
 import contextlib
+import errno
 import os
-import threading
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, replace
 from io import FileIO
 from pathlib import Path
 from typing import ClassVar, NamedTuple, Protocol
 
-from rtchord.chords import NO_CHORD, lead_sheet
+from rtchord.chords import NO_BASS, NO_CHORD, SPELLINGS, X, chord_with_bass, lead_sheet
 from rtchord.errors import UserError
 from rtchord.events import ChordEvent, Status
 from rtchord.outputs.messages import change, velocity, voicing, yamaha_chord
 from rtchord.outputs.text import lab_line, replace_text
+from rtchord.outputs.worker import Port
 from rtchord.settings import MidiSettings
 
 TAIL_SECONDS = 1.0  # between renewals of the tail while nothing happens
 MOST_NUMBERS = 10_000  # name.mid, name-2.mid, ..
-CLOSE_SECONDS = 1.0  # for the last word on a slow disk
-TEXT_BYTES = 100  # a file that holds more is none of ours
+LONGEST_NAME = 16  # characters
+NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 NO_CHORD_MARKER = "N.C."
 NOTHING = ChordEvent(0.0, 0.0, NO_CHORD, 1.0)
 
@@ -200,24 +201,39 @@ class _Written(NamedTuple):
     event: ChordEvent | None = None
 
 
-class Recording:
+class NoRoomError(UserError):
+    """There is no room on the disk for an output. The others can do without it."""
+
+
+def _refusal(deed: str, error: OSError | ValueError) -> UserError:
+    """What to raise where an output cannot be made."""
+    sentence = f"{deed}: {getattr(error, 'strerror', None) or error}"
+    return (NoRoomError if getattr(error, "errno", None) in NO_ROOM else UserError)(sentence)
+
+
+class Recording(Port[ChordEvent]):
     """A file that grows by each event. An existing one is never touched: the new one is given a number then.
 
-    `report` is told where it is written, if not at `path`, and if writing fails. UserError where it cannot be made.
+    `report` is told where it is written, if not at `path`, and if writing fails. UserError where it cannot be made,
+    NoRoomError where the disk is full.
     """
 
     def __init__(self, path: Path, encoder: Encoder, report: Callable[[str], None] = lambda _: None) -> None:
-        self.open = True
-        self.failed = False
         self._report = report
         self._file, self.path = _create(path)
         self.name = f"{str(self.path)!r}"
-        if self.path != path:
-            report(f"{str(path)!r} is there already, so this is recorded to {self.name}")
         self._time = self._renewed = 0.0
         self._empty = True
         self._written = _Written(encoder)
-        self._write(encoder.head)
+        try:
+            self._put(0, encoder.head + encoder.tail(0.0))
+        except OSError as error:
+            self.open = False
+            self.close()
+            raise _refusal(f"cannot record to {self.name}", error) from None
+        self._written = _Written(encoder, len(encoder.head), encoder.tail(0.0))
+        if self.path != path:
+            report(f"{str(path)!r} is there already, so this is recorded to {self.name}")
 
     def send(self, event: ChordEvent) -> None:
         """Write one event."""
@@ -241,28 +257,29 @@ class Recording:
 
     def close(self) -> None:
         """End the recording; one of nothing at all, as when a session fails to start, is taken away."""
-        self.release()
-        self.open = False
-        self._file.close()
-        if self._empty:
-            with contextlib.suppress(OSError):
-                self.path.unlink()
+        if not self._file.closed:
+            self.release()
+            self.open = False
+            self._file.close()
+            if self._empty:
+                with contextlib.suppress(OSError):
+                    self.path.unlink()
 
-    def _write(self, certain: bytes = b"") -> None:
+    def _write(self) -> None:
         """Put what has become certain and a new tail in place of the old tail; where that fails, leave the old one.
 
         Two or three writes of some hundred bytes, whatever the length of the recording.
         """
         encoder, end, old_tail, event = self._written
-        if event is not None:
-            certain, encoder = encoder.add(event)
+        certain, encoder = encoder.add(event) if event is not None else (b"", encoder)
         tail = encoder.tail(self._time)
         try:
             self._put(end, certain + tail)
         except (OSError, ValueError) as error:
             with contextlib.suppress(OSError, ValueError):
                 self._put(end, old_tail)
-            self.open, self.failed = False, True
+            self.failed = True
+            self.open = False
             self._report(f"cannot go on recording to {self.name}: {getattr(error, 'strerror', None) or error}")
             return
         self._written = _Written(encoder, end + len(certain), tail)
@@ -292,17 +309,19 @@ def _create(path: Path) -> tuple[FileIO, Path]:
         except FileExistsError:
             continue
         except (OSError, ValueError) as error:
-            raise UserError(f"cannot write {str(path)!r}: {getattr(error, 'strerror', None) or error}") from None
+            raise _refusal(f"cannot write {str(path)!r}", error) from None
     raise UserError(f"cannot write {str(path)!r}: there are too many of that name; name another")
 
 
-class ChordText:
+class ChordText(Port[ChordEvent]):
     """A small file that holds the name of the present chord as musicians write it, and nothing for no chord.
 
-    It is replaced as a whole at each change, and emptied at the end. A thread does that, since a file system may take
-    its time over it (ext4: 0.6 ms at best, 110 ms beside a busy disk); what comes too fast for it is left out.
-    `heard`: the file that is listened to, if any. UserError where `path` cannot be written, or holds something else.
+    It is replaced as a whole at each change, and emptied at the end. What cannot be written is tried again.
+    `heard`: the file that is listened to, if any. UserError where `path` cannot be written, or holds anything but the
+    name of a chord; NoRoomError where the disk is full.
     """
+
+    every = False
 
     def __init__(self, path: Path, heard: Path | None = None, report: Callable[[str], None] = lambda _: None) -> None:
         self.name = f"{str(path)!r}"
@@ -312,52 +331,48 @@ class ChordText:
                 raise UserError(f"will not replace the recording {self.name}: name another text file")
             if path.exists() and not path.is_file():
                 raise UserError(f"cannot keep the chord in {self.name}: it is no ordinary file")
-            if path.exists() and path.stat().st_size > TEXT_BYTES:
-                raise UserError(f"will not replace {self.name}: it holds more than the name of a chord")
+            if path.exists() and not _replaceable(path):
+                raise UserError(f"will not replace {self.name}: it holds more than the name of a chord; name another")
             replace_text(path, "")
         except (OSError, ValueError) as error:
-            raise UserError(f"cannot write {self.name}: {getattr(error, 'strerror', None) or error}") from None
-        self.open = True
+            raise _refusal(f"cannot write {self.name}", error) from None
         self._wanted = self._written = ""
         self._failing = False
-        self._wake = threading.Event()
-        self._thread = threading.Thread(target=self._keep, name="text", daemon=True)
-        self._thread.start()
 
     def send(self, event: ChordEvent) -> None:
-        """Have the file replaced now."""
-        self._wanted = event.name
-        self._wake.set()
+        """Replace the file."""
+        self._keep(event.name)
 
     def status(self, status: Status) -> None:  # noqa: ARG002
         """Try again what could not be written: a full disk, a reader that held the file on Windows."""
-        if self._failing:
-            self._wake.set()
+        self._keep(self._wanted)
 
     def release(self) -> None:
-        """Have the file emptied."""
-        self._wanted = ""
-        self._wake.set()
+        """Empty the file."""
+        self._keep("")
 
-    def close(self) -> None:
-        """Empty the file; waits a second at most."""
-        self.open = False
-        self.release()
-        self._thread.join(CLOSE_SECONDS)
+    def _keep(self, wanted: str) -> None:
+        self._wanted = wanted
+        if wanted == self._written:
+            return
+        try:
+            replace_text(self._path, wanted)
+        except OSError as error:
+            if not self._failing:
+                self._failing = True
+                self._report(f"cannot write {self.name}: {error.strerror or error}; it is tried again")
+            return
+        self._written, self._failing = wanted, False
 
-    def _keep(self) -> None:
-        """Let the file follow what is wanted, until the output is closed."""
-        while self.open or self._wake.is_set():
-            self._wake.wait()
-            self._wake.clear()
-            wanted = self._wanted
-            if wanted == self._written:
-                continue
-            try:
-                replace_text(self._path, wanted)
-            except OSError as error:
-                if not self._failing:
-                    self._failing = True
-                    self._report(f"cannot write {self.name}: {error.strerror or error}; it is tried again")
-                continue
-            self._written, self._failing = wanted, False
+
+def _replaceable(path: Path) -> bool:
+    """Whether a file is empty, or holds what `ChordText` leaves behind when it is killed: one name and nothing else."""
+    with open(path, "rb") as file:
+        held = file.read(LONGEST_NAME + 1)
+    return not held or held in _names()
+
+
+def _names() -> set[bytes]:
+    """All that a chord can be called; no more than LONGEST_NAME characters each."""
+    chords = [chord_with_bass(index, bass) for index in range(X) for bass in range(NO_BASS)]
+    return {lead_sheet(chord, sharps).encode("ascii") for chord in chords for sharps in range(len(SPELLINGS))}

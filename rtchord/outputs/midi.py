@@ -4,8 +4,13 @@ from __future__ import annotations
 
 import contextlib
 import ctypes
+import os
+import select
+import socket
+import struct
 import sys
 import time
+from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
@@ -13,11 +18,14 @@ from rtchord.chords import NO_CHORD
 from rtchord.errors import UserError
 from rtchord.events import ChordEvent, Status
 from rtchord.outputs.messages import Message, change, helicon, panic, release, velocity, voicing, yamaha_control
+from rtchord.outputs.worker import Port
 from rtchord.settings import MidiSettings
 
 CLIENT, PORT = "rtchord", "chords"
+CREDENTIALS = struct.Struct("3i")  # process, user and group at the other end of a local socket
 DRAIN_SECONDS = 0.05  # JACK and CoreMIDI send in a later cycle; a port closed at once takes the last note-offs with it
 LOOK_SECONDS = 0.25  # between looks whether a receiver is there; one takes 0.03 ms
+REVIVE_SECONDS = (1.0, 2.0, 4.0, 8.0)  # between attempts to make a port anew; the last is repeated
 BYTE_SECONDS = 10 / 31_250  # of a 5-pin cable
 
 NO_SYSTEM = "there is no MIDI system here (neither ALSA's sequencer nor a JACK server runs)"
@@ -34,15 +42,17 @@ class NoMidiError(UserError):
     """No MIDI port can be made on this machine."""
 
 
-class MidiOutput:
+class MidiOutput(Port[ChordEvent]):
     """A MIDI port that holds the present chord.
 
     `prefer`: an API of APIS to be tried first. `report` is told sentences: that sending fails, that a receiver has
     gone, that it is back. NoMidiError where no port can be made, UserError where `settings.port` names none or several.
 
     A receiver that `settings.port` names is watched from `status`; when it returns, it is given the present chord.
-    After a server's death only a new port helps, see `reopen`.
+    After a server's death only a new port helps: `status` makes it, when messages fail or `renew` says so.
     """
+
+    every = False
 
     def __init__(
         self,
@@ -50,7 +60,6 @@ class MidiOutput:
         prefer: str | None = None,
         report: Callable[[str], None] = lambda _: None,
     ) -> None:
-        self.open = True
         self._settings = settings or MidiSettings()
         self._channel = self._settings.channel - 1
         self._query = self._settings.port
@@ -61,12 +70,15 @@ class MidiOutput:
         self._failing = False
         self._there = True  # the receiver, as far as it is watched
         self._looked = 0.0
+        self._attempt: int | None = None  # to make the port anew; None while it is there
+        self._due = 0.0  # when that is made, on the clock of time.monotonic
         self._client: Any | None
+        before = _peers()
         if self._query is None:
-            self._api, self._client = _virtual_port(prefer)
-            self._receiver = f"{CLIENT}:{PORT}"
+            self._api, self._client, self._receiver = _virtual_port(prefer)
         else:
             self._api, self._client, self._receiver = _existing_port(self._query, prefer)
+        self._server = _Server(before)
         self.name = f"MIDI port {self._receiver!r} ({self._api})"
 
     def send(self, event: ChordEvent) -> None:
@@ -82,11 +94,27 @@ class MidiOutput:
         self._describe(event)
 
     def status(self, status: Status) -> None:  # noqa: ARG002
-        """Look for the receiver, now and then."""
+        """Look for the port and for the receiver, now and then."""
         now = time.monotonic()
-        if self._query is None or self._client is None or now - self._looked < LOOK_SECONDS:
-            return
-        self._looked = now
+        if self._attempt is None and not self.alive():
+            self.renew()
+        if self._attempt is not None:
+            if now >= self._due:
+                pause = REVIVE_SECONDS[min(self._attempt, len(REVIVE_SECONDS) - 1)]
+                self._attempt, self._due = self._attempt + 1, now + pause
+                if self.reopen():
+                    self._attempt = None
+        elif self._query is not None and now - self._looked >= LOOK_SECONDS:
+            self._looked = now
+            self._look()
+
+    def renew(self) -> None:
+        """Make the port anew as soon as that is possible."""
+        self._attempt, self._due = 0, 0.0
+
+    def _look(self) -> None:
+        """Whether the receiver is there."""
+        assert self._client is not None
         try:
             names = [str(name) for name in self._client.get_ports()]
         except Exception:  # the system is going down; `alive` tells when a message fails
@@ -98,7 +126,7 @@ class MidiOutput:
             self._report(f"{self.name} has gone; it is used again when it is back")
 
     def release(self) -> None:
-        """End every note; the port stays. Never waits."""
+        """End every note; the port stays."""
         if self._released:
             return
         if self._event is not None:
@@ -121,9 +149,12 @@ class MidiOutput:
             with contextlib.suppress(Exception):
                 self._client.close_port()
                 self._client.delete()
+        self._server.close()
 
     def alive(self) -> bool:
-        """Whether messages go out, as far as can be known: a dead JACK server takes them without a word."""
+        """Whether messages go out, as far as can be known."""
+        if self._server.dead():
+            self._lose("its server has died")
         return self._client is not None and not self._failing
 
     def reopen(self) -> bool:
@@ -134,14 +165,17 @@ class MidiOutput:
         """
         _abandon(self._api, self._client)
         self._client = None
+        self._server.close()
+        before = _peers()
         for _, client in _clients(None, self._query is None, only=self._api):
             try:
                 if self._query is None:
-                    client.open_virtual_port(PORT)
+                    self._receiver = _make_port(self._api, client)
+                    self.name = f"MIDI port {self._receiver!r} ({self._api})"
             except Exception:
                 _forget([client])
                 continue
-            self._client, self._failing = client, False
+            self._client, self._failing, self._server = client, False, _Server(before)
             self._there = self._query is None  # a receiver is looked for by the next `status`
             if self._there:
                 self._report(f"{self.name} is back; what it was connected to has to be connected again")
@@ -182,16 +216,64 @@ class MidiOutput:
         """Whether all went out."""
         if self._client is None:
             return False
+        if self._server.dead():
+            self._lose("its server has died")
+            return False
         sent = True
         for message in messages:
             try:
                 self._client.send_message(message)
             except Exception as error:  # a lost cable must not end the session
                 sent = False
-                if not self._failing:
-                    self._failing = True
-                    self._report(f"MIDI messages are being lost: {error}")
+                self._lose(str(error))
         return sent
+
+    def _lose(self, why: str) -> None:
+        if not self._failing:
+            self._failing = True
+            self._report(f"MIDI messages are being lost: {why}")
+
+
+class _Server:
+    """The process on which a client hangs, where there is one and it can be watched (JACK on Linux).
+
+    python-rtmidi fills a queue for a JACK server that has died, and when that is full, after some 250 changes of chord,
+    waits for ever with the interpreter locked: nothing may be sent to a dead one.
+    """
+
+    def __init__(self, before: set[int]) -> None:
+        """`before`: what `_peers` were before the client was made."""
+        self._died: int | None = None  # a descriptor that can be read when the process has ended
+        for process in _peers() - before:
+            with contextlib.suppress(OSError, AttributeError):
+                self._died = os.pidfd_open(process)
+            break
+
+    def dead(self) -> bool:
+        if self._died is None:
+            return False
+        poll = select.poll()
+        poll.register(self._died, select.POLLIN)
+        return bool(poll.poll(0))
+
+    def close(self) -> None:
+        if self._died is not None:
+            os.close(self._died)
+            self._died = None
+
+
+def _peers() -> set[int]:
+    """The processes to which this one has local sockets; none where that cannot be seen (elsewhere than on Linux)."""
+    found = set()
+    with contextlib.suppress(OSError):
+        for name in os.listdir("/proc/self/fd"):
+            with contextlib.suppress(OSError):
+                if os.readlink(f"/proc/self/fd/{name}").startswith("socket:"):
+                    with socket.socket(fileno=os.dup(int(name))) as end:
+                        if end.family == socket.AF_UNIX:
+                            told = end.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, CREDENTIALS.size)
+                            found.add(CREDENTIALS.unpack(told)[0])
+    return found - {0, os.getpid()}
 
 
 def silence(query: str) -> str:
@@ -215,22 +297,54 @@ def list_ports() -> list[tuple[str, str]]:
     return ports
 
 
-def _virtual_port(prefer: str | None) -> tuple[str, Any]:
-    """(API, client with a port of its own)."""
+def _virtual_port(prefer: str | None) -> tuple[str, Any, str]:
+    """(API, client with a port of its own, name of that port)."""
     reason = NO_SYSTEM
     if sys.platform == "win32":
         reason = "Windows cannot make a MIDI port: install loopMIDI, then say --midi-port loopMIDI"
     clients = _clients(prefer, virtual=True)
     for index, (api, client) in enumerate(clients):
         try:
-            client.open_virtual_port(PORT)
+            name = _make_port(api, client)
         except Exception as error:
             reason = str(error).strip().rstrip(".")
             _forget([client])
             continue
         _forget(other for _, other in clients[index + 1 :])
-        return api, client
+        return api, client, name
     raise NoMidiError(f"no MIDI is sent, because {reason}")
+
+
+def _make_port(api: str, client: Any) -> str:
+    """Give `client` a port of its own; returns the name under which others find it.
+
+    A second program of our name has it changed by the system, which does not say so: hence the look from outside.
+    """
+    look = None
+    with contextlib.suppress(Exception):
+        look = _client(api, "MidiIn", f"{CLIENT}-look")
+    before = Counter(_port_names(look))
+    client.open_virtual_port(PORT)
+    made = [name for name in Counter(_port_names(look)) - before if PORT in name]
+    _forget([look])
+    return made[0] if len(made) == 1 else f"{CLIENT}:{PORT}"
+
+
+def _port_names(client: Any) -> list[str]:
+    with contextlib.suppress(Exception):
+        return [str(name) for name in client.get_ports()]
+    return []
+
+
+def _client(api: str, kind: str, name: str) -> Any:
+    """A client of the MIDI system `api`; `kind`: ``MidiOut`` or ``MidiIn``."""
+    import rtmidi
+
+    from rtchord.audio.device import quiet_stderr
+
+    (constant,) = (row[0] for row in APIS if row[1] == api)
+    with quiet_stderr():
+        return getattr(rtmidi, kind)(rtapi=getattr(rtmidi, constant), name=name)
 
 
 def _matching(query: str, names: Sequence[str]) -> list[int]:
@@ -277,11 +391,14 @@ def _clients(prefer: str | None, virtual: bool, only: str | None = None) -> list
     compiled = set(rtmidi.get_compiled_api())
     clients = []
     for constant, api, can_make_ports in sorted(APIS, key=lambda row: row[1] != prefer):
-        code = getattr(rtmidi, constant, None)
-        if code not in compiled or (virtual and not can_make_ports) or only not in (None, api):
+        if (
+            getattr(rtmidi, constant, None) not in compiled
+            or (virtual and not can_make_ports)
+            or only not in (None, api)
+        ):
             continue
-        with quiet_stderr(), contextlib.suppress(Exception):
-            clients.append((api, rtmidi.MidiOut(rtapi=code, name=CLIENT)))
+        with contextlib.suppress(Exception):
+            clients.append((api, _client(api, "MidiOut", CLIENT)))
     return clients
 
 

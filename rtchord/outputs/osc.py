@@ -36,6 +36,7 @@ from pythonosc.osc_message_builder import OscMessageBuilder
 from rtchord.chords import NO_BASS, NO_CHORD
 from rtchord.errors import UserError
 from rtchord.events import ChordEvent, Status
+from rtchord.outputs.worker import Port
 from rtchord.settings import Target
 
 CHORD, STATE = "/rtchord/chord", "/rtchord/state"
@@ -66,20 +67,24 @@ def _message(address: str, types: str, values: Iterable[str | int | float]) -> b
     return bytes(builder.build().dgram)
 
 
-class OscOutput:
+class OscOutput(Port[ChordEvent]):
     """A UDP socket to one target. UserError where the host cannot be found, which is looked for only once, here.
+
+    A name that has addresses of both kinds, as localhost has, is that of its IPv4 address: most receivers listen to
+    IPv4 alone, and one that listens to both would hear everything twice if both were sent to.
 
     `report` is told, in a sentence, when sending fails and when it works again; nobody listening is no failure.
     """
+
+    every = False
 
     def __init__(self, target: Target, report: Callable[[str], None] = lambda _: None) -> None:
         try:
             found = socket.getaddrinfo(target.host, target.port, type=socket.SOCK_DGRAM)
         except (OSError, UnicodeError):
             raise UserError(f"cannot send OSC to {target.host!r}: there is no such host") from None
-        family, kind, protocol, _, address = found[0]
+        family, kind, protocol, _, address = min(found, key=lambda row: row[0] != socket.AF_INET)
         self._address: tuple[Any, ...] = address
-        self.open = True
         self.name = f"OSC at {target}"
         self._report = report
         self._failing = False

@@ -8,13 +8,16 @@ terminal     0:01.9  A:min7    ########-- 0.91                                  
 from __future__ import annotations
 
 import contextlib
+import errno
 import os
+import shutil
 import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import TextIO
 
-from rtchord.events import ChordEvent, Status
+from rtchord.events import ChordEvent
+from rtchord.outputs.worker import Port
 
 BAR_CELLS = 10
 BOLD, PLAIN = "\x1b[1m", "\x1b[0m"
@@ -25,24 +28,43 @@ def printable(text: str) -> str:
     return "".join(char if char.isprintable() else ascii(char)[1:-1] for char in text)
 
 
-_cover: Callable[[str], bool] | None = None
+_covers: tuple[Callable[[str], bool], ...] = ()
 
 
-def cover(listener: Callable[[str], bool] | None) -> None:
-    """Tell `listener` every sentence, printable, before `say` writes it; where it answers True, `say` does not."""
-    global _cover
-    _cover = listener
+def cover(listener: Callable[[str], bool]) -> None:
+    """Tell `listener` every sentence, printable, before anybody else; where it answers True, that was all."""
+    global _covers
+    _covers = (*_covers, listener)
+
+
+def uncover(listener: Callable[[str], bool]) -> None:
+    """Tell it no more."""
+    global _covers
+    _covers = tuple(other for other in _covers if other != listener)
 
 
 def say(sentence: str) -> None:
-    """One line to the user on stderr; or where a display covers that, see `cover`."""
-    if _cover is not None and _cover(printable(sentence)):
-        return
+    """One line to the user on stderr; or where that is covered, see `cover`."""
+    line = printable(sentence)
+    if not any(listener(line) for listener in reversed(_covers)):
+        _write_stderr(line)
+
+
+def _write_stderr(line: str) -> None:
     with contextlib.suppress(OSError, ValueError, AttributeError):  # the terminal may have gone
         encoding = sys.stderr.encoding or "utf-8"
-        line = f"rtchord: {printable(sentence)}\n".encode(encoding, "backslashreplace").decode(encoding)
-        sys.stderr.write(line)
+        sys.stderr.write(f"rtchord: {line}\n".encode(encoding, "backslashreplace").decode(encoding))
         sys.stderr.flush()
+
+
+class Voice(Port[str]):
+    """Writes sentences to stderr. That may be a terminal which somebody has stopped, so a session has it done by a
+    worker, see `cover`."""
+
+    name = "stderr"
+
+    def send(self, sentence: str) -> None:
+        _write_stderr(sentence)
 
 
 def json_line(event: ChordEvent) -> str:
@@ -66,17 +88,16 @@ def terminal_line(event: ChordEvent, bold: bool = False, blocks: bool = False) -
     return f"{clock(event.onset):>8}   {chord} {bar} {event.confidence:.2f}"
 
 
-class TextOutput:
+class TextOutput(Port[ChordEvent]):
     """Writes one line an event to `stream` and flushes it.
 
     When the reader has gone the output closes itself without a word; on any other failure `report` is told.
     """
 
+    name = "the standard output"
+
     def __init__(self, stream: TextIO, style: str, report: Callable[[str], None] = lambda _: None) -> None:
         """`style`: a key of STYLES."""
-        self.open = True
-        self.failed = False  # closed by an error, not because its reader had enough
-        self.name = "the standard output"
         self._stream = stream
         self._line = STYLES[style](stream)
         self._report = report
@@ -90,28 +111,17 @@ class TextOutput:
         except BrokenPipeError:
             self._abandon()
         except (OSError, ValueError) as error:
-            self._abandon()
             self.failed = True
+            self._abandon()
             self._report(f"cannot go on writing to the standard output: {getattr(error, 'strerror', None) or error}")
-
-    def status(self, status: Status) -> None:
-        """Nothing is told of it here."""
-
-    def release(self) -> None:
-        """A line has no end."""
-
-    def close(self) -> None:
-        if self.open:
-            self.open = False
-            self._stream.flush()
 
     def _abandon(self) -> None:
         """Let the unwritten rest of the buffer go nowhere, or the interpreter complains about it at exit."""
-        self.open = False
         with contextlib.suppress(OSError, ValueError):
             null = os.open(os.devnull, os.O_WRONLY)
             os.dup2(null, self._stream.fileno())
             os.close(null)
+        self.open = False
 
 
 def _json_style(_stream: TextIO) -> Callable[[ChordEvent], str]:
@@ -133,18 +143,25 @@ def lab_line(start: float, end: float, label: str) -> str:
 
 
 def replace_text(path: Path, text: str) -> None:
-    """Make `text` the whole of a file, in UTF-8, at one stroke: whoever reads it finds the old or the new. OSError."""
+    """Make `text` the whole of a file, in UTF-8; see `replace_bytes`."""
     replace_bytes(path, text.encode())
 
 
 def replace_bytes(path: Path, data: bytes) -> None:
-    """Make `data` the whole of a file at one stroke. OSError."""
+    """Make `data` the whole of a file at one stroke: whoever reads it finds the old or the new. OSError.
+
+    A link stays a link, and a file keeps its permissions; one that may not be written to is not replaced.
+    """
     with contextlib.suppress(FileNotFoundError):
         os.stat(path)  # what leads nowhere, as a loop of links, is not replaced
-    target = path.resolve()  # a link stays a link
+    target = path.resolve()
     temporary = target.with_name(f".{target.name[:200]}.{os.getpid()}.tmp")
     try:
         temporary.write_bytes(data)
+        if target.exists():
+            if not os.access(target, os.W_OK):
+                raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), str(path))
+            shutil.copymode(target, temporary)
         os.replace(temporary, target)
     finally:
         temporary.unlink(missing_ok=True)

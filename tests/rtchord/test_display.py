@@ -46,6 +46,7 @@ from rtchord.outputs.display import (
     width,
 )  # fmt: skip
 from rtchord.outputs.text import say
+from rtchord.outputs.worker import Worker
 from rtchord.settings import Settings
 
 DEMO = ROOT / "tests" / "data" / "demo.ogg"
@@ -245,15 +246,21 @@ def terminal() -> Iterator[Terminal]:
     made.close()
 
 
+def drawn(terminal: Terminal, report: Callable[[str], None] = say) -> Worker[ChordEvent]:
+    """A display, and the thread that draws it."""
+    return Worker(Display(terminal.stream, "balanced", report), report)
+
+
 def test_the_terminal_is_given_back_with_the_chords_and_sentences_left_behind(
     terminal: Terminal, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("sys.stderr", terminal.stream)
-    shown = Display(terminal.stream, "balanced")
+    shown = drawn(terminal)
     shown.send(EVENTS[0])
     shown.status(STATUS)
     terminal.wait_for(lambda written: b"dBFS" in written)
     say("a cable was pulled")
+    shown.status(STATUS)
     terminal.wait_for(lambda written: b"a cable was pulled" in written)
     assert b"rtchord: a cable was pulled" not in terminal.written
     shown.close()
@@ -270,17 +277,18 @@ def test_the_terminal_is_given_back_with_the_chords_and_sentences_left_behind(
 def test_a_sentence_that_goes_elsewhere_is_written_at_once(terminal: Terminal, monkeypatch: pytest.MonkeyPatch) -> None:
     log = io.TextIOWrapper(io.BytesIO(), encoding="utf-8", write_through=True)
     monkeypatch.setattr("sys.stderr", log)
-    shown = Display(terminal.stream, "balanced")
+    shown = drawn(terminal)
     shown.send(EVENTS[0])
     terminal.wait_for(lambda written: b"0:00.0 C" in written)
     say("a cable was pulled")
     assert log.buffer.getvalue() == b"rtchord: a cable was pulled\n"  # type: ignore[attr-defined]
+    shown.status(STATUS)
     terminal.wait_for(lambda written: b"a cable was pulled" in written)
     shown.close()
 
 
 def test_before_anything_is_heard_the_terminal_is_left_alone(terminal: Terminal) -> None:
-    shown = Display(terminal.stream, "balanced")
+    shown = drawn(terminal)
     shown.close()
     terminal.stream.write("end")
     terminal.stream.flush()
@@ -290,7 +298,7 @@ def test_before_anything_is_heard_the_terminal_is_left_alone(terminal: Terminal)
 def test_another_encoding_gets_ascii() -> None:
     terminal = Terminal("latin-1")
     terminal.reading.start()
-    shown = Display(terminal.stream, "balanced")
+    shown = drawn(terminal)
     shown.status(replace(STATUS, source="声"))
     shown.send(EVENTS[0])
     terminal.wait_for(lambda written: b"0:00.0 C" in written)
@@ -300,7 +308,7 @@ def test_another_encoding_gets_ascii() -> None:
 
 
 def test_a_window_that_is_resized_is_filled_anew(terminal: Terminal) -> None:
-    shown = Display(terminal.stream, "balanced")
+    shown = drawn(terminal)
     shown.send(EVENTS[0])
     terminal.wait_for(lambda written: b"\x1b[24;1H" in written)
     fcntl.ioctl(terminal.stream, termios.TIOCSWINSZ, struct.pack("HHHH", 40, 120, 0, 0))
@@ -309,32 +317,41 @@ def test_a_window_that_is_resized_is_filled_anew(terminal: Terminal) -> None:
     shown.close()
 
 
-def test_a_stopped_terminal_delays_nobody_and_the_end_only_a_little(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_of_what_came_while_the_terminal_was_stopped_the_newest_is_drawn_at_once(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     """Nobody reads the other end, so that writing is stuck once the system's buffer is full."""
     monkeypatch.setattr(display, "REPAINT", 1)
-    monkeypatch.setattr(display, "DRAW_SECONDS", 0.0)
+    frames: list[View] = []
+
+    def counted(view: View, *rest: object) -> list[Line]:
+        frames.append(view)
+        return frame(view, *rest)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(display, "frame", counted)
     terminal = Terminal()
-    shown = Display(terminal.stream, "balanced")
+    shown = drawn(terminal)
     deadline = time.monotonic() + 60
-    news_waits = 0
-    while news_waits < 50 and time.monotonic() < deadline:
+    while not shown.left_out or len(shown._items) < 20:  # the thread takes no more
         shown.send(EVENTS[0])
-        time.sleep(0.02)
-        news_waits = news_waits + 1 if shown._news.is_set() else 0
-    assert news_waits == 50  # the thread has taken none for a second
-    begun = time.monotonic()
-    for _ in range(1000):
-        shown.send(EVENTS[0])
+        time.sleep(0.01)
+        assert time.monotonic() < deadline
+    drawings = len(frames)
+    for event in EVENTS:
+        shown.send(event)
         shown.status(STATUS)
+    terminal.reading.start()
+    terminal.wait_for(lambda written: b"0:08.0 Dsus4" in written)
     shown.close()
-    assert time.monotonic() - begun < 5.0
-    os.close(terminal.master)  # lets the thread go
+    terminal.close()
+    assert len(frames) - drawings <= 2
+    assert frames[-1].last == tuple(EVENTS[-8:])
 
 
 def test_a_terminal_that_is_closed_closes_the_display_quietly() -> None:
     said: list[str] = []
     terminal = Terminal()
-    shown = Display(terminal.stream, "balanced", said.append)
+    shown = drawn(terminal, said.append)
     os.close(terminal.master)
     deadline = time.monotonic() + 20
     while shown.open and time.monotonic() < deadline:
@@ -349,7 +366,7 @@ def test_a_display_that_fails_says_so_and_gives_the_terminal_back(
     terminal: Terminal, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     said: list[str] = []
-    shown = Display(terminal.stream, "balanced", said.append)
+    shown = drawn(terminal, said.append)
     shown.send(EVENTS[0])
     terminal.wait_for(lambda written: b"0:00.0 C" in written)
 

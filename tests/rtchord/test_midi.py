@@ -53,7 +53,7 @@ class Port:
 @pytest.fixture
 def port(monkeypatch: pytest.MonkeyPatch) -> Port:
     made = Port()
-    monkeypatch.setattr(midi, "_virtual_port", lambda _prefer: ("test", made))
+    monkeypatch.setattr(midi, "_virtual_port", lambda _prefer: ("test", made, "rtchord:chords"))
     return made
 
 
@@ -220,15 +220,41 @@ def test_a_port_is_made_again_after_its_server_died(port: Port, monkeypatch: pyt
     output.send(event(A_MIN7))
     assert not output.alive()
     monkeypatch.setattr(midi, "_clients", lambda *_, **__: [])
-    assert not output.reopen()
+    output.status(STATUS)
     assert not output.alive()
     output.send(event(C7))  # the show goes on without
     fresh = Port()
     fresh.open_virtual_port = lambda _name: None  # type: ignore[attr-defined]
     monkeypatch.setattr(midi, "_clients", lambda *_, **__: [("test", fresh)])
-    assert output.reopen()
+    output.status(STATUS)
+    assert not output.alive()  # after a pause
+    output._due = 0.0
+    output.status(STATUS)
     assert output.alive()
     assert sounding(fresh.sent) == {(0, note) for note in voicing(C7)}
     output.release()
     assert sounding(fresh.sent) == set()
     assert [("lost" in sentence, "is back" in sentence) for sentence in said] == [(True, False), (False, True)]
+
+
+def test_a_port_that_seems_alive_is_made_again_once_when_its_server_is_said_to_have_died(
+    port: Port, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    made: list[Port] = []
+
+    def clients(*_: object, **__: object) -> list[tuple[str, Port]]:
+        made.append(Port())
+        made[-1].open_virtual_port = lambda _name: None  # type: ignore[attr-defined]
+        return [("test", made[-1])]
+
+    monkeypatch.setattr(midi, "_clients", clients)
+    output = MidiOutput()
+    output.status(STATUS)
+    assert made == []
+    output.renew()
+    for _ in range(3):
+        output.status(STATUS)
+    output.send(event(C))
+    assert len(made) == 1
+    assert sounding(made[0].sent) == {(0, note) for note in voicing(C)}
+    assert port.sent == []

@@ -158,6 +158,22 @@ def test_several_targets_hear_the_same(receiver: socket.socket) -> None:
         assert heard(receiver) == heard(other) == [encode(A_MIN7)]
 
 
+def test_a_name_with_both_kinds_of_address_is_that_of_ipv4(
+    receiver: socket.socket, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As localhost is on many systems, with ::1 first."""
+    port = receiver.getsockname()[1]
+    both = [
+        (socket.AF_INET6, socket.SOCK_DGRAM, 17, "", ("::1", port, 0, 0)),
+        (socket.AF_INET, socket.SOCK_DGRAM, 17, "", ("127.0.0.1", port)),
+    ]
+    monkeypatch.setattr(osc.socket, "getaddrinfo", lambda *_, **__: both)
+    output = OscOutput(Target("localhost", port))
+    output.send(A_MIN7)
+    output.close()
+    assert heard(receiver) == [encode(A_MIN7)]
+
+
 class Network:
     """Stands where a socket stands; sends to nobody and remembers to whom."""
 

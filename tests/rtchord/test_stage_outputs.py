@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import fcntl
 import itertools
 import json
 import os
+import pty
 import re
 import shutil
 import signal
 import subprocess
+import termios
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -222,11 +225,50 @@ def test_a_receiver_that_vanishes_and_returns_is_played_on(server: JackServer) -
     session.wait_said("'receiver:in' (JACK) has gone", 10)
     second = server.program(*MIDI_RECEIVER, "nothing")
     session.wait_said("'receiver:in' (JACK) is back", 10)
-    second.wait_for(sounding)
+    second.wait_for(sounding, 120)
     assert session.stop(signal.SIGTERM, seconds=10) == 0
     second.wait_for(lambda program: midi_messages(program)[-1][1] == b"\xb0\x7b\x00")
     assert sounding(second) == ()
     assert len([line for line in session.err if "receiver:in" in line]) == 3  # with the one of the beginning
+
+
+def test_a_second_session_is_called_what_others_see(server: JackServer) -> None:
+    sessions = []
+    for name in ("rtchord:chords", "rtchord-01:chords"):
+        sessions.append(server.program(*RTCHORD, "listen", "--input", DEMO, "--format", "jsonl"))
+        sessions[-1].wait_said(f"MIDI port '{name}' (JACK)")
+    receiver = server.program(*MIDI_RECEIVER, "rtchord-01:chords")
+    receiver.wait_for(sounding, 120)
+    assert [session.stop(signal.SIGTERM, seconds=10) for session in sessions] == [0, 0]
+    receiver.wait_for(lambda program: not sounding(program))
+
+
+def test_a_stopped_terminal_stops_neither_notes_nor_messages_and_no_note_is_left_on(server: JackServer) -> None:
+    """Ctrl-S in the terminal that has both stdout and stderr: whatever is written there blocks."""
+    receiver = server.program(*MIDI_RECEIVER, "nothing")
+    receiver.wait_said("ready")
+    port = rig.free_udp_port()
+    osc = server.program(*rig.osc_receiver(port))
+    master, slave = pty.openpty()
+    options = ("--plain", "--midi-port", "receiver", "--osc", f"127.0.0.1:{port}")
+    command = [*RTCHORD, "listen", "--input", str(DEMO), *options]
+    session = Program(command, server.env, stdout=slave, stderr=slave)
+    try:
+        shown = b""
+        while b"sending to" not in shown:
+            shown += os.read(master, 4096)
+        termios.tcflow(slave, termios.TCOOFF)
+        receiver.stop()  # which is told on stderr
+        second = server.program(*MIDI_RECEIVER, "nothing")
+        osc.wait_for(lambda program: sum("/rtchord/chord" in line for line in program.out) >= 3, 120)
+        second.wait_for(sounding, 120)
+        assert session.stop(signal.SIGTERM, seconds=10) == 0
+        second.wait_for(lambda program: not sounding(program))
+        osc.wait_for(lambda program: '"N"' in [line for line in program.out if "/chord" in line][-1])
+    finally:
+        session.stop()
+        os.close(slave)
+        os.close(master)
 
 
 REOPENED = """
@@ -238,8 +280,10 @@ output = MidiOutput(prefer="JACK", report=lambda sentence: print(sentence, flush
 output.send(ChordEvent(0.0, 0.0, chord_with_bass(1, 0), 1.0))
 print("sent", flush=True)
 sys.stdin.readline()
-output.send(ChordEvent(0.0, 0.0, chord_with_bass(1, 0), 1.0))
-print(output.reopen(), output.reopen(), output.alive(), flush=True)
+for _ in range(400):  # more than fit into the queue of a client
+    output.send(ChordEvent(0.0, 0.0, chord_with_bass(2, 0), 1.0))
+    output.send(ChordEvent(0.0, 0.0, chord_with_bass(1, 0), 1.0))
+print(output.alive(), output.reopen(), output.reopen(), output.alive(), flush=True)
 sys.stdin.readline()
 while not output.reopen():
     time.sleep(0.1)
@@ -257,13 +301,14 @@ def test_a_port_survives_the_death_of_its_server(server: JackServer) -> None:
         program.wait_said("sent")
         server.kill()
         program.go()
-        program.wait_said("False False False")
+        program.wait_said("False False False False")
         driver = ("-d", "dummy", "-r", str(server.rate), "-p", str(server.period))
         server.server = Program(["jackd", "-n", server.name, "-S", "-r", "-t", "5000", *driver], server.env)
         subprocess.run(["jack_wait", "-w", "-t", "20"], env=server.env, capture_output=True, check=True)
         program.go()
         program.wait_said("again True")
         assert any("'rtchord:chords' (JACK) is back" in line for line in program.out)
+        assert sum("being lost: its server has died" in line for line in program.out) == 1
         receiver = server.program(*MIDI_RECEIVER, "rtchord:chords")
         receiver.wait_said("connected")
         program.go()
@@ -314,6 +359,28 @@ def test_panic_silences_a_port(server: JackServer) -> None:
     assert rig.rtchord("panic", "--midi-port", "nobody", env=server.env).returncode == 2
 
 
+def test_at_full_speed_a_slow_reader_has_every_line(lines: str) -> None:
+    """The pipe holds one line or two, and the reader takes one every now and then."""
+    reading, writing = os.pipe()
+    fcntl.fcntl(writing, fcntl.F_SETPIPE_SZ, 4096)
+    os.set_blocking(writing, False)
+    os.write(writing, b"\n" * (4096 - 100))
+    os.set_blocking(writing, True)
+    session = Program([*RTCHORD, *map(str, FAST)], rig.environment(), stdout=writing)
+    os.close(writing)
+    session.wait_said("listening")
+    time.sleep(3.0)  # by then it has heard all of it, elsewhere than on a busy machine
+    assert session.process.poll() is None
+    got = b""
+    while part := os.read(reading, 64):
+        got += part
+        time.sleep(0.01)
+    os.close(reading)
+    assert session.wait(20) == 0
+    assert got.decode().lstrip("\n") == lines
+    assert not any("left out" in line for line in session.err)
+
+
 @pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGINT, signal.SIGHUP])
 def test_recordings_are_complete_whatever_ends_the_session(tmp_path: Path, number: int) -> None:
     files = [part for kind in ("mid", "lab", "jsonl") for part in ("--record", str(tmp_path / f"set.{kind}"))]
@@ -330,6 +397,46 @@ def test_recordings_are_complete_whatever_ends_the_session(tmp_path: Path, numbe
     assert [message.text for message in track if message.type == "text"] == labels
     assert sum(message.type == "note_on" for message in track) == sum(message.type == "note_off" for message in track)
     assert sorted(path.name for path in tmp_path.iterdir()) == ["set.jsonl", "set.lab", "set.mid"]
+
+
+@pytest.fixture
+def tiny_disk(tmp_path: Path) -> Iterator[Path]:
+    """A file system of its own with room for four small files; only root may make one."""
+    disk = tmp_path / "disk"
+    disk.mkdir()
+    if not rig.run_quietly("mount", "-t", "tmpfs", "-o", "size=16k", "tmpfs", str(disk), env=os.environ):
+        pytest.skip("may mount nothing here")
+    yield disk
+    subprocess.run(["umount", "-l", str(disk)], check=True)
+
+
+FAST = ("listen", "--input", DEMO, "--no-realtime", "--no-midi", "--format", "jsonl")
+
+
+@pytest.fixture(scope="module")
+def lines() -> str:
+    """What is told of the demo where nothing is in the way."""
+    return rig.rtchord(*FAST).stdout
+
+
+@pytest.mark.parametrize("room", [0, 8192], ids=["full", "nearly full"])
+def test_a_full_disk_is_a_sentence_each_and_the_rest_goes_on(tiny_disk: Path, room: int, lines: str) -> None:
+    with open(tiny_disk / "ballast", "wb") as ballast:
+        ballast.write(bytes(16384 - room))
+    files = [part for kind in ("mid", "lab", "jsonl") for part in ("--record", str(tiny_disk / f"set.{kind}"))]
+    done = rig.rtchord(*FAST, *files, "--text", tiny_disk / "chord.txt")
+    assert done.returncode == 0
+    assert done.stdout == lines
+    assert "Traceback" not in done.stderr
+    for name in ("set.mid", "set.lab", "set.jsonl", "chord.txt"):
+        told = [line for line in done.stderr.splitlines() if name in line and "No space left" in line]
+        assert len(told) <= 1
+        path = tiny_disk / name
+        assert told or (path.exists() and (path.stat().st_size or name == "chord.txt")), name
+    assert "No space left" in done.stderr
+    if (tiny_disk / "set.mid").exists():
+        mido.MidiFile(tiny_disk / "set.mid")
+    assert not [path for path in tiny_disk.iterdir() if path.name.startswith(".")]
 
 
 def family(pid: int) -> set[int]:

@@ -3,13 +3,14 @@ from __future__ import annotations
 import io
 import json
 import os
+import stat
 from pathlib import Path
 
 import pytest
 
 from rtchord.chords import NO_CHORD, chord_with_bass, class_index
 from rtchord.events import ChordEvent
-from rtchord.outputs.text import TextOutput, printable, terminal_line
+from rtchord.outputs.text import TextOutput, cover, printable, replace_text, say, terminal_line, uncover
 
 EVENT = ChordEvent(61.92, 62.08, chord_with_bass(class_index(0, "maj"), 4), 0.62)
 
@@ -76,3 +77,35 @@ def test_a_full_disk_is_reported_once() -> None:
 
 def test_control_characters_are_escaped() -> None:
     assert printable("a\x1b[31m\n\u202eé♯") == "a\\x1b[31m\\n\\u202eé♯"
+
+
+@pytest.mark.parametrize("mode", [0o600, 0o644, 0o664])
+def test_a_file_that_is_replaced_keeps_its_permissions(tmp_path: Path, mode: int) -> None:
+    path = tmp_path / "out.lab"
+    path.touch()
+    path.chmod(mode)
+    replace_text(path, "new")
+    assert stat.S_IMODE(path.stat().st_mode) == mode
+
+
+def test_sentences_are_told_to_the_newest_listener_first(capsys: pytest.CaptureFixture[str]) -> None:
+    told: list[str] = []
+
+    def old(sentence: str) -> bool:
+        told.append(f"old: {sentence}")
+        return True
+
+    def new(sentence: str) -> bool:
+        told.append(f"new: {sentence}")
+        return sentence == "hidden"
+
+    cover(old)
+    cover(new)
+    say("hidden")
+    say("s\x1bn")
+    uncover(new)
+    say("late")
+    uncover(old)
+    say("later")
+    assert told == ["new: hidden", "new: s\\x1bn", "old: s\\x1bn", "old: late"]
+    assert capsys.readouterr().err == "rtchord: later\n"
