@@ -23,8 +23,7 @@ from numpy.typing import NDArray
 from benchmarks.testset import write
 from rtchord.chords import N_QUALITIES, NO_CHORD, QUALITIES, Chord, X, pitch_classes, transpose
 from rtchord.errors import UserError
-from rtchord.outputs.text import lab_lines
-from train.labels import Segment
+from train.labels import Segment, lab_lines
 from train.render import Piece, add, instrument, play
 
 Float32 = NDArray[np.float32]

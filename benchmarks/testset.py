@@ -14,8 +14,7 @@ import soundfile
 
 from rtchord.audio.files import read_mono
 from rtchord.errors import UserError
-from rtchord.outputs.text import lab_lines
-from train.labels import Segment, parse
+from train.labels import Segment, lab_lines, parse
 from train.render import add_noise, held_out, play, pop_piece, song_order
 
 SONG_RATE = 44_100

@@ -6,6 +6,7 @@ import codecs
 import math
 import re
 from collections import Counter
+from collections.abc import Iterable
 from functools import lru_cache
 from itertools import pairwise
 from pathlib import Path
@@ -17,6 +18,7 @@ from numpy.typing import NDArray
 
 from rtchord.chords import NO_BASS, QUALITIES, QUALITY_INDEX, Chord, N, X, class_index
 from rtchord.errors import UserError
+from rtchord.outputs.text import lab_line
 
 Segment = tuple[float, float, Chord]  # start s, end s, chord
 
@@ -236,3 +238,8 @@ def at_times(segments: list[Segment], times: NDArray[np.float64]) -> tuple[NDArr
         np.where(outside, N, classes[index]).astype(np.int16),
         np.where(outside, NO_BASS, basses[index]).astype(np.int8),
     )
+
+
+def lab_lines(segments: Iterable[Segment]) -> str:
+    """The text of a Harte .lab file."""
+    return "".join(lab_line(start, end, chord.label) for start, end, chord in segments)

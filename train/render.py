@@ -27,14 +27,14 @@ import soundfile
 from rtchord.chords import NO_CHORD, QUALITIES, Chord, N, class_index, pitch_classes, transpose
 from rtchord.cqt import STAGE
 from rtchord.errors import UserError
-from rtchord.outputs.text import lab_lines, replace_text
+from rtchord.outputs.text import replace_text
 from train import store, strings
 from train.audio import write
 from train.charts import Chart, find, read_billboard, read_lead_sheets
 from train.effects import EFFECTS, Effects, add_codec, add_noise, add_room, add_speech, draw_cents
 from train.fill import Made, fill
 from train.label import Recipe, listeners, ordered, targets
-from train.labels import Segment, read_labels
+from train.labels import Segment, lab_lines, read_labels
 
 if TYPE_CHECKING:
     from train.teachers import Embedder, Teacher

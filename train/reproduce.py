@@ -425,9 +425,9 @@ def make_data(folder: Path, seed: int = 5) -> None:
     """
     import itertools
 
-    from rtchord.outputs.text import lab_lines
     from train.audio import write
     from train.catalogue import split_of
+    from train.labels import lab_lines
     from train.render import chart_piece, pluck
 
     # What is catalogued is split by its name.
