@@ -112,7 +112,7 @@ def _gate(args: Args) -> Measured:
     from benchmarks.gate import gate
 
     result: Result = gate(args.engine)
-    return result, result["named"]
+    return result, result["summary"]
 
 
 def _capture(args: Args) -> Measured:
@@ -245,7 +245,7 @@ def parser() -> argparse.ArgumentParser:
     cqt = measuring("cqt", _cqt, "cost, agreement with librosa, latency and drift of the transform")
     cqt.add_argument("--hops", type=int, default=5000)
     cqt.add_argument("--hours", type=float, default=0.2, help="of audio to look for drift in")
-    engine(measuring("gate", _gate, "how long a chord is named while an idle amplifier hums"))
+    engine(measuring("gate", _gate, "quiet starts, held chords, idle noises, chords over noise"))
     capture = measuring("capture", _capture, "samples lost by three ways to capture, beside a busy thread (JACK)")
     capture.add_argument("--seconds", type=float, default=10.0, help="of each of 24 runs")
     soak = measuring("soak", _soak, "memory, drift and stuck notes over long runs (the live ones over JACK)")

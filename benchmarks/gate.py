@@ -21,13 +21,10 @@ import numpy as np
 import pretty_midi
 from numpy.typing import NDArray
 
-from benchmarks.charts import FONT
 from rtchord import engine as engines
-from rtchord.engine import Engine
 from rtchord.events import ChordEvent
 from rtchord.recognizer import Recognizer
-from rtchord.settings import GATE_DBFS
-from train.render import Piece, add, instrument, play
+from train.render import SOUNDFONTS, Piece, add, instrument, play
 
 Float32 = NDArray[np.float32]
 
@@ -43,7 +40,6 @@ INSTRUMENTS = {
 CHORDS = {"C": (48, 52, 55, 60, 64), "G": (43, 47, 50, 55, 59), "A": (45, 52, 57, 60, 64), "F": (41, 48, 53, 57, 60)}
 CHORD_SECONDS = 4.0
 PEAKS = (-6.0, -12.0, -18.0, -24.0, -30.0, -36.0, -42.0)  # dBFS
-QUIETEST = -36.0  # dBFS; the lowest peak that has to be heard
 BEFORE = (0.0, 0.5, 3.0)  # s of silence before the first chord
 HELD_PEAKS = (-6.0, -18.0, -30.0)
 SOUNDING = -70.0  # dBFS, root mean square of 50 ms: below that a chord has died away
@@ -87,7 +83,7 @@ def played(program: int, chords: list[tuple[int, ...]], seconds: float) -> Float
     for number, notes in enumerate(chords):
         for note in notes:
             add(track, note, number * seconds, (number + 1) * seconds, 90)
-    sound = play(Piece(midi, [], len(chords) * seconds + 4), np.random.default_rng(0), RATE, [FONT])
+    sound = play(Piece(midi, [], len(chords) * seconds + 4), np.random.default_rng(0), RATE, SOUNDFONTS[:1])
     return sound / np.abs(sound).max()
 
 
@@ -176,33 +172,38 @@ def with_music(recognizer: Recognizer) -> Iterator[dict[str, Any]]:
             }
 
 
-def gate(engine: Path | None, thresholds: tuple[float, ...] = (GATE_DBFS,)) -> dict[str, Any]:
-    """Everything, for each threshold of the gate in dBFS; `floors` is what the figures are to be held against."""
-    loaded = engines.load(engine)
-    return {f"gate {threshold:.0f}": _measured(loaded, threshold) for threshold in thresholds}
-
-
-def _measured(engine: Engine, threshold: float) -> dict[str, Any]:
-    recognizer = Recognizer(RATE, engine, gate=threshold)
+def gate(engine: Path | None) -> dict[str, Any]:
+    """Everything; `summary` is what the documents show."""
+    recognizer = Recognizer(RATE, engines.load(engine))
     quiet, held = list(quiet_starts(recognizer)), list(held_chords(recognizer))
     noise, music = idle_noises(recognizer), list(with_music(recognizer))
     idle = [level for level in LEVELS if level <= IDLE]
     ever = [row[LEVELS.index(level)] > 0 for row in noise.values() for level in idle]
     hums = [name for name in noise if "Hz" in name]
+    names = [len(row["events"]) for row in held]
     return {
         "quiet_starts": quiet,
         "held_chords": held,
         "idle_noises": {"levels": LEVELS, "chord": noise},
         "with_music": music,
         "summary": {
-            "N while it sounds, by peak": {
-                f"{peak:.0f}": round(float(np.mean([row["n"] for row in quiet if row["peak"] == peak])), 4)
+            "starts": len(quiet),
+            "n_by_peak": {
+                f"{peak:.0f}": {
+                    "mean": round(float(np.mean([row["n"] for row in quiet if row["peak"] == peak])), 4),
+                    "worst": max(row["n"] for row in quiet if row["peak"] == peak),
+                }
                 for peak in PEAKS
             },
-            "N while it sounds, worst": max(row["n"] for row in quiet if row["peak"] >= QUIETEST),
-            "held chords with more than 2 events": f"{sum(len(row['events']) > 2 for row in held)} of {len(held)}",
-            f"idle noises ever named, {IDLE:.0f} dBFS and below": f"{sum(ever)} of {len(ever)}",
-            "N of hum, -30 dBFS": round(1 - float(np.mean([noise[name][LEVELS.index(-30)] for name in hums])), 4),
-            "N of white noise, -20 dBFS": round(1 - noise["white"][LEVELS.index(-20)], 4),
+            "held": len(held),
+            "held_ended_early": sum(any(event.endswith(" N") for event in row["events"][:-1]) for row in held),
+            "held_two_events": sum(count <= 2 for count in names),
+            "held_events_mean": round(float(np.mean(names)), 2),
+            "idle": len(ever),
+            "idle_named": sum(ever),
+            "n_of_hum": {
+                f"{lv:.0f}": round(1 - float(np.mean([noise[h][i] for h in hums])), 4) for i, lv in enumerate(LEVELS)
+            },
+            "n_of_white": {f"{lv:.0f}": round(1 - noise["white"][i], 4) for i, lv in enumerate(LEVELS)},
         },
     }

@@ -46,7 +46,10 @@ SETS = TUNED
 CQT = ("rtchord/cqt", "rtchord/audio/resample.py")
 # Of the shipped engine its network, not its manifest: that holds these very scores.
 STUDENT = "engines/default/model.onnx"
-LIVE = (*CQT, *(f"rtchord/{name}" for name in ("chords.py", "decoder.py", "engine", STUDENT, "recognizer.py")))
+LIVE = (
+    *CQT,
+    *(f"rtchord/{name}" for name in ("chords.py", "decoder.py", "engine", "gate.py", STUDENT, "recognizer.py")),
+)
 SESSION = ("rtchord/audio", "rtchord/outputs", "rtchord/session.py")
 TRAINING = "data evaluate fit label losses model pretrain published regularise render reproduce rvq score students"
 MEASURED: dict[str, tuple[str, ...]] = {
@@ -278,6 +281,34 @@ def no_music() -> str:
         seen = [number(row.get("no_chord"), 3), number(row.get("changes_per_minute"), 1)]
         rows.append([row["condition"], *([f"skipped: {row['skipped']}", "-"] if "skipped" in row else seen)])
     return table(["sound", "share of time N", "changes a minute"], rows)
+
+
+def gate() -> str:
+    """What is shown while quiet music sounds, and while none does."""
+    found = result("gate")["summary"]
+    starts = [
+        [f"{peak} dBFS", f"{100 * row['mean']:.1f} %", f"{100 * row['worst']:.1f} %"]
+        for peak, row in found["n_by_peak"].items()
+    ]
+    noises = [
+        [f"{level} dBFS", *(f"{100 * found[kind][level]:.0f} %" for kind in ("n_of_hum", "n_of_white"))]
+        for level in found["n_of_hum"]
+    ]
+    more = [
+        [f"chords held for 20 s ({found['held']}) that went to N and came back", found["held_ended_early"]],
+        [
+            "the same: those of a name and its end alone; events of each, mean",
+            f"{found['held_two_events']}; {found['held_events_mean']}",
+        ],
+        [f"idle noises ({found['idle']}) that were ever a chord", found["idle_named"]],
+    ]
+    return "\n\n".join(
+        (
+            table([f"peak ({found['starts']} starts in all)", "N while it sounds", "worst"], starts),
+            table(["noise alone", "N for hum", "N for white noise"], noises),
+            table(["what", "how many"], more),
+        )
+    )
 
 
 def redo() -> str:
@@ -639,7 +670,8 @@ TABLES: dict[str, Callable[[], str]] = {
     "cqt": cqt, "cqt_agreement": cqt_agreement, "cqt_latency": cqt_latency, "cqt_decimators": cqt_decimators,
     "cqt_drift": cqt_drift,
     "intervals": intervals, "shares": shares, "latency_by_metric": latency_by_metric, "own_set": own_set,
-    "own_qualities": own_qualities, "robustness": robustness, "keys": keys, "no_music": no_music, "peers": peers,
+    "own_qualities": own_qualities, "robustness": robustness, "gate": gate,
+    "keys": keys, "no_music": no_music, "peers": peers,
     "transforms": transforms, "redo": redo, "engines": engines, "streams": streams, "int8": int8,
     "pipeline": pipeline,
 }  # fmt: skip
