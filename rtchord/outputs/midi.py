@@ -109,8 +109,9 @@ class MidiOutput(Port[ChordEvent]):
             self._look()
 
     def renew(self) -> None:
-        """Make the port anew as soon as that is possible."""
-        self._attempt, self._due = 0, 0.0
+        """Make the port anew as soon as that is possible, unless it is known to be well: its server is watched."""
+        if self._attempt is not None or not self._server.lives():
+            self._attempt, self._due = 0, 0.0
 
     def _look(self) -> None:
         """Whether the receiver is there."""
@@ -248,6 +249,10 @@ class _Server:
             with contextlib.suppress(OSError, AttributeError):
                 self._died = os.pidfd_open(process)
             break
+
+    def lives(self) -> bool:
+        """Whether it is watched, and there."""
+        return self._died is not None and not self.dead()
 
     def dead(self) -> bool:
         if self._died is None:

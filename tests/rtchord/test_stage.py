@@ -217,7 +217,7 @@ def test_a_dead_audio_server_ends_it_with_3_soon(server: JackServer, excerpt: Pa
     died = time.monotonic()
     assert session.wait(seconds=10) == 3
     assert time.monotonic() - died < 4
-    assert said(session, "lost") == 1
+    assert said(session, "is lost") == 1
     assert said(session, "'player'") == 2
     assert [line for line in session.err if not line.startswith("rtchord: ")] == []
 
