@@ -185,7 +185,7 @@ def test_a_start_ends_at_the_line_that_says_it_listens(tmp_path: Path) -> None:
     program = "import time, sys; time.sleep(.3); print('listening to x', file=sys.stderr, flush=True); time.sleep(60)"
     seconds, memory = started([sys.executable, "-c", program], {}, tmp_path)
     assert 0.3 <= seconds < 30
-    assert memory > 1
+    assert memory["own_mb"] > 1
     with pytest.raises(UserError, match=r"never listened: .*no such thing"):
         started([sys.executable, "-c", "import sys; sys.exit('no such thing')"], {}, tmp_path)
 
