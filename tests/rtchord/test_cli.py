@@ -8,11 +8,9 @@ import os
 import re
 import shlex
 import signal
-import socket
 import subprocess
 import sys
 import tomllib
-from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import get_args
@@ -31,6 +29,7 @@ from rtchord.decoder import PRESETS
 from rtchord.events import ChordEvent
 from rtchord.names import Naming
 from rtchord.settings import Latency, NameSettings, Settings, Target
+from tests.paths import PATHS, at_most, contents, unprivileged
 from train.labels import parse
 
 DEMO = ROOT / "tests" / "data" / "demo.ogg"
@@ -555,55 +554,6 @@ def test_names_that_are_not_utf_8_work_in_any_locale(sound: Path, tmp_path: Path
     assert len(os.listdir(tmp_path)) == 5
 
 
-# What a path can be: each makes it in a folder, with an ending, and says its name.
-
-
-def linked(folder: Path, ending: str, target: str) -> str:
-    path = folder / f"link{ending}"
-    path.symlink_to(target)
-    return str(path)
-
-
-def looping(folder: Path, ending: str) -> str:
-    (folder / f"back{ending}").symlink_to(folder / f"link{ending}")
-    return linked(folder, ending, str(folder / f"back{ending}"))
-
-
-def made(folder: Path, name: str, make: Callable[[Path], object]) -> str:
-    make(folder / name)
-    return str(folder / name)
-
-
-def bound(path: Path) -> None:
-    with socket.socket(socket.AF_UNIX) as listener, contextlib.chdir(path.parent):  # addresses are short
-        listener.bind(path.name)
-
-
-def unreadable(path: Path) -> None:
-    path.write_bytes(b"")
-    path.chmod(0)
-
-
-PATHS: dict[str, Callable[[Path, str], str]] = {
-    "missing": lambda folder, ending: str(folder / f"x{ending}"),
-    "not UTF-8": lambda folder, ending: str(folder / os.fsdecode(b"M\xfcller" + ending.encode())),
-    "NUL": lambda folder, ending: str(folder / f"a\0b{ending}"),
-    "control characters": lambda folder, ending: str(folder / f"a\n\x1b[2J\x07{ending}"),
-    "300 characters": lambda folder, ending: str(folder / f"{'x' * 300}{ending}"),
-    "5000 characters": lambda folder, ending: str(folder / f"{'x/' * 2500}x{ending}"),
-    "loop": looping,
-    "link to nowhere": lambda folder, ending: linked(folder, ending, str(folder / "nowhere")),
-    "folder": lambda folder, ending: made(folder, f"d{ending}", Path.mkdir),
-    "below a file": lambda folder, ending: made(folder, "file", Path.touch) + f"/x{ending}",
-    "pipe": lambda folder, ending: made(folder, f"p{ending}", os.mkfifo),
-    "socket": lambda folder, ending: made(folder, f"s{ending}", bound),
-    "full": lambda folder, ending: linked(folder, ending, "/dev/full"),
-    "null": lambda folder, ending: linked(folder, ending, "/dev/null"),
-    "zero": lambda folder, ending: linked(folder, ending, "/dev/zero"),
-    "empty": lambda _folder, _ending: "",
-    "-": lambda _folder, _ending: "-",
-    "unreadable": lambda folder, ending: made(folder, f"u{ending}", unreadable),
-}
 LISTENING = ("listen", "--no-realtime", "--no-midi", "--format", "jsonl")
 TAKE_PATHS: dict[str, tuple[tuple[str, ...], str]] = {
     "listen FILE": ((*LISTENING, "PATH"), ".wav"),
@@ -619,42 +569,6 @@ TAKE_PATHS: dict[str, tuple[tuple[str, ...], str]] = {
     "transcribe --engine": (("transcribe", "SOUND", "-o", "out.lab", "--engine", "PATH"), ""),
 }
 WAITS = {("listen FILE", "pipe"), ("listen --input", "pipe"), ("transcribe FILE", "pipe"), ("transcribe -o", "pipe")}
-
-
-def contents(folder: Path) -> dict[str, object]:
-    """Everything below a folder: what it is, its size, when it was changed."""
-    found = {}
-    for path in folder.rglob("*"):
-        seen = path.lstat()
-        found[str(path)] = (seen.st_mode, seen.st_size, seen.st_mtime_ns) if not path.is_dir() else seen.st_mode
-    return found
-
-
-@contextlib.contextmanager
-def unprivileged() -> Iterator[None]:
-    """Without root's licence to read everything."""
-    if os.geteuid():
-        yield
-        return
-    os.seteuid(65534)
-    try:
-        yield
-    finally:
-        os.seteuid(0)
-
-
-@contextlib.contextmanager
-def at_most(seconds: int) -> Iterator[None]:
-    def ring(_number: int, _frame: object) -> None:
-        raise AssertionError(f"it waited for {seconds} s")
-
-    before = signal.signal(signal.SIGALRM, ring)
-    signal.alarm(seconds)
-    try:
-        yield
-    finally:
-        signal.alarm(0)
-        signal.signal(signal.SIGALRM, before)
 
 
 @pytest.fixture
