@@ -452,6 +452,37 @@ def test_a_signal_while_it_gets_ready_ends_it_too() -> None:
     assert not any("Traceback" in line for line in program.err)
 
 
+@pytest.mark.parametrize("kept", [False, True])
+def test_a_signal_that_the_compiler_swallows_ends_it_too(kept: bool, tmp_path: Path) -> None:
+    """It comes while Numba compiles, in a function of Python's that LLVM calls: of code that is to be kept or not.
+
+    What is raised there is lost, and leaves the compiler without the code that it would keep.
+    """
+    code = f"""
+import os, signal, sys
+from numba.core.codegen import CPUCodeLibrary
+from rtchord.cli import main
+
+compiled, times = CPUCodeLibrary._object_compiled_hook.__func__, []
+
+def compiled_and_interrupted(cls, module, code):
+    library = getattr(module, "_CPUCodeLibrary__library", None)
+    if not times and getattr(library, "_object_caching_enabled", False) is {kept}:
+        times.append(1)
+        print("interrupted", file=sys.stderr)
+        os.kill(os.getpid(), signal.SIGINT)
+    return compiled(cls, module, code)
+
+CPUCodeLibrary._object_compiled_hook = classmethod(compiled_and_interrupted)
+sys.exit(main(sys.argv[1:]))
+"""
+    cold = environment(XDG_CACHE_HOME=str(tmp_path), NUMBA_CACHE_DIR=str(tmp_path))
+    program = Program([*RTCHORD[:2], "-c", code, "listen", "--input", str(DEMO), "--no-midi"], cold)
+    program.wait_said("interrupted")
+    assert program.process.wait(20) == 0  # a second or so; with the rest of the compilation more than ten
+    assert not any("listening" in line or "Traceback" in line or "fault" in line for line in program.err)
+
+
 def test_a_signal_gets_through_while_stdout_is_stuck() -> None:
     """Nobody reads the pipe and it is full: the write blocks, and must not keep the session from ending."""
     reading, writing = os.pipe()
