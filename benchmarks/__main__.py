@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from rtchord.decoder import PRESETS
-from rtchord.errors import UserError, told_in_a_sentence
+from rtchord.errors import UserError, named_path, told_in_a_sentence
 
 Args = argparse.Namespace
 Result = dict[str, Any]
@@ -186,7 +186,7 @@ def parser() -> argparse.ArgumentParser:
         command = commands.add_parser(name, help=says)
         command.set_defaults(measure=run)
         command.add_argument("--json", action="store_true", help="print the whole result as JSON")
-        command.add_argument("--output", type=Path, help="also write it here, with machine, versions and commit")
+        command.add_argument("--output", type=named_path, help="also write it here, with machine, versions and commit")
         return command
 
     def doing(name: str, run: Callable[[Args], int], says: str) -> argparse.ArgumentParser:
@@ -195,31 +195,31 @@ def parser() -> argparse.ArgumentParser:
         return command
 
     def engine(command: argparse.ArgumentParser) -> None:
-        command.add_argument("--engine", type=Path, help="engine folder; default: the shipped one")
+        command.add_argument("--engine", type=named_path, help="engine folder; default: the shipped one")
 
     online = measuring("online", _online, "accuracy and latency over a folder of audio and .lab files")
-    online.add_argument("folder", type=Path)
+    online.add_argument("folder", type=named_path)
     online.add_argument("--latency", choices=PRESETS, default="balanced", help="decoder preset")
     engine(online)
     curve = measuring("curve", _curve, "accuracy against latency: presets, thresholds, counts, lookahead")
-    curve.add_argument("folder", type=Path, nargs="+")
+    curve.add_argument("folder", type=named_path, nargs="+")
     engine(curve)
     robustness = measuring(
         "robustness", _robustness, "such folders in noise, rooms, other tunings, codecs, under speech"
     )
-    robustness.add_argument("folder", type=Path, nargs="+")
+    robustness.add_argument("folder", type=named_path, nargs="+")
     robustness.add_argument("--songs", type=int, default=12, help="of the folder, evenly spread")
     robustness.add_argument("--seconds", type=float, default=30.0, help="from the start of each song")
     robustness.add_argument("--charts", type=int, choices=range(1, 7), default=6, help="in other keys")
     robustness.add_argument("--seed", type=int, default=0)
     engine(robustness)
     peers = measuring("peers", _peers, "other recognizers and transforms beside ours, in one run")
-    peers.add_argument("folder", type=Path)
+    peers.add_argument("folder", type=named_path)
     peers.add_argument("--songs", type=int, default=8, help="of the folder, evenly spread")
     peers.add_argument("--seconds", type=float, default=15.0, help="excerpt scored, from the middle of each song")
     peers.add_argument("--rounds", type=int, default=200, help="of the transforms, in turn")
     offline = measuring("offline", _offline, "accuracy of `rtchord transcribe` over such a folder")
-    offline.add_argument("folder", type=Path)
+    offline.add_argument("folder", type=named_path)
     engine(offline)
     latency = measuring(
         "latency", _latency, "what every stage of a hop costs, and from a strum to its MIDI notes (JACK)"
@@ -229,9 +229,9 @@ def parser() -> argparse.ArgumentParser:
     engine(latency)
     bench = measuring("engines", _engines, "time, memory and start of every engine that is there, on one core")
     bench.add_argument("--steps", type=int, default=5000, help="of each kind")
-    bench.add_argument("--engine", type=Path, action="append", default=[], help="a folder to measure too")
+    bench.add_argument("--engine", type=named_path, action="append", default=[], help="a folder to measure too")
     throughput = measuring("throughput", _throughput, "recordings labelled, streams a core, files at full speed")
-    throughput.add_argument("folder", type=Path, nargs="?", help="of recordings to label; default: the demo")
+    throughput.add_argument("folder", type=named_path, nargs="?", help="of recordings to label; default: the demo")
     throughput.add_argument("--files", type=int, choices=range(1, 10**4), metavar="N", default=3)
     throughput.add_argument("--seconds", type=float, default=60.0, help="of each")
     throughput.add_argument("--rounds", type=_count, default=3, help="of labelling, both ways in turn; 0 for none")
@@ -254,16 +254,16 @@ def parser() -> argparse.ArgumentParser:
     soak.add_argument("--stops", type=int, default=200, help="sessions to end by SIGTERM; 0 for none")
 
     songs = doing("make-songs", _songs, "render a test set from POP909 songs that were not trained on")
-    songs.add_argument("pop909", type=Path)
-    songs.add_argument("target", type=Path)
-    songs.add_argument("--font", type=Path, required=True, help="soundfont; not one of those trained on")
+    songs.add_argument("pop909", type=named_path)
+    songs.add_argument("target", type=named_path)
+    songs.add_argument("--font", type=named_path, required=True, help="soundfont; not one of those trained on")
     songs.add_argument("--count", type=int, default=20)
     songs.add_argument("--skip", type=int, required=True, help="songs that were trained on (render --songs)")
-    songs.add_argument("--exclude", type=Path, help="as given to render")
+    songs.add_argument("--exclude", type=named_path, help="as given to render")
     songs.add_argument("--seed", type=int, default=0)
     strums = doing("make-strums", _strums, "splice a test set from recordings of single chords")
-    strums.add_argument("clips", type=Path, help="folder with labels.csv (file, chord, seconds, variant)")
-    strums.add_argument("target", type=Path)
+    strums.add_argument("clips", type=named_path, help="folder with labels.csv (file, chord, seconds, variant)")
+    strums.add_argument("target", type=named_path)
     strums.add_argument("--variant", action="append", required=True, help="may be repeated")
     strums.add_argument("--count", type=int, default=5, help="pieces of each variant")
     strums.add_argument("--chords", type=int, default=40, help="in each piece")
@@ -271,18 +271,18 @@ def parser() -> argparse.ArgumentParser:
     charts = doing(
         "make-charts", _charts, "render the test set that needs no data: every chord on six groups of instruments"
     )
-    charts.add_argument("target", type=Path)
+    charts.add_argument("target", type=named_path)
     charts.add_argument(
-        "--font", type=Path, help="soundfont; default: MuseScore_General_Lite, which training never uses"
+        "--font", type=named_path, help="soundfont; default: MuseScore_General_Lite, which training never uses"
     )
     charts.add_argument("--seed", type=int, default=0)
     charts.add_argument("--transpose", type=int, default=0, help="semitones")
     picture = doing("cqt-picture", _picture, "centred, right-aligned and variable-Q frames around an onset")
-    picture.add_argument("file", type=Path)
-    picture.add_argument("--png", type=Path, required=True)
+    picture.add_argument("file", type=named_path)
+    picture.add_argument("--png", type=named_path, required=True)
     everything = doing("all", _all, "measure every result again, in order")
-    everything.add_argument("data", type=Path, help="folder with the sets: pop, strum, songs, guitars12, charts")
-    everything.add_argument("--runs", type=Path, default=Path("runs"), help="folder of the training's runs")
+    everything.add_argument("data", type=named_path, help="folder with the sets: pop, strum, songs, guitars12, charts")
+    everything.add_argument("--runs", type=named_path, default=Path("runs"), help="folder of the training's runs")
     everything.add_argument("--only", action="append", help="a result's name, or its beginning; may be repeated")
     report = doing("report", _report, "write the tables and pictures of the documents from benchmarks/results/")
     report.add_argument("--check", action="store_true", help="write nothing; exit 1 if a document is out of date")
@@ -294,8 +294,11 @@ def main(argv: list[str] | None = None) -> int:
     with told_in_a_sentence("benchmarks"):
         if "run" in args:
             return int(args.run(args))
+        from train.files import check_place
         from train.results import write
 
+        if args.output:
+            check_place(args.output)
         start = time.perf_counter()
         result, table = args.measure(args)
         if args.output:

@@ -23,8 +23,9 @@ from numpy.typing import NDArray
 from benchmarks.testset import write
 from rtchord.chords import N_QUALITIES, NO_CHORD, QUALITIES, Chord, X, pitch_classes, transpose
 from rtchord.errors import UserError
+from train.files import check_place
 from train.labels import Segment, lab_lines
-from train.render import Piece, add, instrument, play
+from train.render import Piece, add, instrument, play, soundfont
 
 Float32 = NDArray[np.float32]
 Rng = np.random.Generator
@@ -32,6 +33,7 @@ Notes = list[int]  # MIDI, lowest first
 
 RATE = 44_100
 FONT = Path("/usr/share/sounds/sf3/MuseScore_General_Lite.sf3")
+REMEDY = "apt-get install musescore-general-soundfont-small, or give --font"
 TEMPI = (72, 96, 120, 152)  # beats a minute
 BEATS = (2, 2, 4)  # of a chord
 SILENCE = 1.0  # s before the first chord and after the last
@@ -258,21 +260,19 @@ def digest(found: dict[str, Piece]) -> str:
 
 def sound(piece: Piece, name: str, seed: int, font: Path) -> Float32:
     """A piece at RATE."""
-    if not font.is_file():
-        raise UserError(
-            f"no soundfont {str(font)!r}: apt-get install musescore-general-soundfont-small, or give --font"
-        )
-    audio = play(piece, _generator(name, seed), RATE, [font])
+    audio = play(piece, _generator(name, seed), RATE, [soundfont(font, REMEDY)])
     return (PEAK * audio / (np.abs(audio).max() or 1.0)).astype(np.float32)
 
 
 def charts(target: Path, font: Path | None, seed: int, semitones: int) -> str:
     """Write the set; a sentence on what was written. UserError where the labels are not those that are pinned."""
+    check_place(target, folder=True)
+    played_with = soundfont(font or FONT, REMEDY)
     found = pieces(seed)
     if seed == 0 and digest(found) != LABELS:
         raise UserError(f"the labels of seed 0 have the hash {digest(found)}, not {LABELS}")
     for name, piece in found.items():
         changed = moved(piece, semitones)
-        write(target, name, sound(changed, name, seed, font or FONT), RATE, changed.segments)
+        write(target, name, sound(changed, name, seed, played_with), RATE, changed.segments)
     seconds = sum(piece.duration for piece in found.values())
     return f"{len(found)} pieces, {seconds / 60:.1f} minutes; SHA-256 of the labels {digest(found)}"

@@ -9,6 +9,7 @@ from numpy.typing import NDArray
 
 from rtchord.audio.files import read_mono
 from rtchord.cqt import DEFINITIONS, Features, FrameStream
+from train.files import check_place, replaced
 
 Float32 = NDArray[np.float32]
 
@@ -48,6 +49,7 @@ def picture(path: Path, png: Path) -> float:
     matplotlib.use("Agg")
     import matplotlib.pyplot as plt
 
+    check_place(png)
     samples, rate = read_mono(path)
     onset = strongest_onset(samples, rate)
     figure, panels = plt.subplots(len(PANELS), 1, figsize=(9, 11), sharex=True, constrained_layout=True)
@@ -66,7 +68,7 @@ def picture(path: Path, png: Path) -> float:
         axes.set_title(title, loc="left")
         figure.colorbar(mesh, ax=axes, label="dB")
     panels[-1].set_xlabel("s after the onset")
-    png.parent.mkdir(parents=True, exist_ok=True)
-    figure.savefig(png, dpi=110)
+    with replaced(png) as temporary:
+        figure.savefig(temporary, dpi=110, format="png")
     plt.close(figure)
     return onset

@@ -15,7 +15,7 @@ from tqdm import tqdm
 
 from rtchord.audio.files import AudioFile
 from rtchord.decoder import PRESETS, DecoderSettings
-from rtchord.engine import Engine
+from rtchord.engine import Engine, load
 from rtchord.recognizer import Recognizer, posteriors
 from train.evaluate import Events, Float32, Heard, decode, read_reference, songs_in
 from train.score import SongScore, intervals, latency_by_metric, per_quality, score_song, summarize
@@ -28,7 +28,7 @@ def spread(songs: Sequence[tuple[Path, Path]], count: int) -> list[tuple[Path, P
     return [songs[i * len(songs) // count] for i in range(count)] if count < len(songs) else list(songs)
 
 
-def events_of(path: Path, engine: Path | None, latency: str | DecoderSettings) -> Events:
+def events_of(path: Path, engine: Engine | None, latency: str | DecoderSettings) -> Events:
     """(time s, label) of every event of a file, through `Recognizer.push`."""
     audio = AudioFile(path)
     recognizer = Recognizer(audio.rate, engine, latency)
@@ -50,9 +50,9 @@ def balanced(samples: Float32, rate: int, engine: Engine) -> Events:
 def online(folder: Path, engine: Path | None, latency: str) -> dict[str, object]:
     """Scores of a folder with one preset."""
     scores: list[SongScore] = []
-    pairs = songs_in(folder)
+    pairs, loaded = songs_in(folder), load(engine)
     for audio, lab in tqdm(pairs, unit="song", desc=f"online {folder.name}", file=sys.stderr):
-        scores.append(score_song(*read_reference(lab), events_of(audio, engine, latency)))
+        scores.append(score_song(*read_reference(lab), events_of(audio, loaded, latency)))
     return {
         "set": folder.name,
         "songs": len(scores),

@@ -14,8 +14,9 @@ import soundfile
 
 from rtchord.audio.files import read_mono
 from rtchord.errors import UserError
+from train.files import check_place
 from train.labels import Segment, lab_lines, parse
-from train.render import add_noise, held_out, play, pop_piece, song_order
+from train.render import add_noise, held_out, play, pop_piece, song_order, soundfont
 
 SONG_RATE = 44_100
 SHORTEST, LONGEST = 0.8, 2.0  # s that a clip sounds before the next damps it
@@ -32,8 +33,8 @@ def write(target: Path, name: str, audio: np.ndarray, rate: int, segments: list[
 
 def songs(pop909: Path, target: Path, font: Path, count: int, skip: int, exclude: Path | None, seed: int) -> None:
     """`count` songs after the first `skip` of the order in which training renders them."""
-    if not font.is_file():
-        raise UserError(f"no soundfont {str(font)!r}; install one, or name another")
+    check_place(target, folder=True)
+    soundfont(font, "install one, or name another")
     chosen = song_order(pop909, held_out(exclude))[skip : skip + count]
     if len(chosen) < count:
         raise UserError(f"only {len(chosen)} songs are left after --skip {skip}")
@@ -46,6 +47,7 @@ def songs(pop909: Path, target: Path, font: Path, count: int, skip: int, exclude
 
 def strums(clips: Path, target: Path, variants: list[str], count: int, chords: int, seed: int) -> None:
     """`count` pieces of `chords` chords from each of `variants`; `labels.csv` lists file, chord, seconds, variant."""
+    check_place(target, folder=True)
     try:
         rows = list(csv.DictReader((clips / "labels.csv").read_text().splitlines()))
     except OSError:

@@ -11,7 +11,7 @@ import sys
 from pathlib import Path
 
 from rtchord.engine import BACKENDS, backend_class, own_folder, read_manifest, sha256
-from rtchord.errors import UserError, told_in_a_sentence
+from rtchord.errors import UserError, named_path, told_in_a_sentence
 
 STUDENTS = Path(__file__).parent / "students"
 
@@ -21,15 +21,15 @@ def parser() -> argparse.ArgumentParser:
     commands = root.add_subparsers(dest="command", required=True)
 
     export = commands.add_parser("export", help="a checkpoint to a portable engine: ONNX, and torch.export beside it")
-    export.add_argument("checkpoint", type=Path, help="student.safetensors of a training run")
-    export.add_argument("target", type=Path, help="engine folder to write")
+    export.add_argument("checkpoint", type=named_path, help="student.safetensors of a training run")
+    export.add_argument("target", type=named_path, help="engine folder to write")
     build = commands.add_parser("build", help="a checkpoint to an engine for one backend")
-    build.add_argument("checkpoint", type=Path, help="student.safetensors of a training run")
-    build.add_argument("target", type=Path, nargs="?", help=f"folder to write (default: one in {own_folder()})")
+    build.add_argument("checkpoint", type=named_path, help="student.safetensors of a training run")
+    build.add_argument("target", type=named_path, nargs="?", help=f"folder to write (default: one in {own_folder()})")
     build.add_argument("--backend", choices=BACKENDS, required=True)
     published = commands.add_parser("import-published", help="a published 2E1D or BTC checkpoint to an engine")
-    published.add_argument("checkpoint", type=Path, help="file that torch.save wrote")
-    published.add_argument("target", type=Path, help="engine folder to write")
+    published.add_argument("checkpoint", type=named_path, help="file that torch.save wrote")
+    published.add_argument("target", type=named_path, help="engine folder to write")
     published.add_argument("--layout", choices=("2e1d", "btc"), help="default: the one whose tensor names it has")
     published.add_argument(
         "--lookahead",
@@ -54,8 +54,10 @@ def parser() -> argparse.ArgumentParser:
         command.add_argument("--delay", type=float, default=0.0, help="s the posteriors lag the sound, measured")
         command.add_argument("--replace", action="store_true", help="replace an engine that is there")
     verify = commands.add_parser("verify", help="check an engine beside PyTorch eager, on this machine")
-    verify.add_argument("engine", type=Path, help="engine folder")
-    verify.add_argument("--checkpoint", type=Path, help="what it was made from (default: look in engines/students)")
+    verify.add_argument("engine", type=named_path, help="engine folder")
+    verify.add_argument(
+        "--checkpoint", type=named_path, help="what it was made from (default: look in engines/students)"
+    )
     for command in (export, build, published, verify):
         command.add_argument(
             "--seconds", type=float, default=600.0, help="of stream to compare over (default: %(default)s)"
@@ -63,12 +65,14 @@ def parser() -> argparse.ArgumentParser:
     commands.add_parser("list", help="engines that are there, and why one cannot be used")
     bench = commands.add_parser("bench", help="time, memory and start of every engine that is there, on one core")
     bench.add_argument("--steps", type=int, default=5000, help="of each kind (default: %(default)s)")
-    bench.add_argument("--engine", type=Path, action="append", default=[], help="a folder to measure too")
+    bench.add_argument("--engine", type=named_path, action="append", default=[], help="a folder to measure too")
     bench.add_argument("--json", action="store_true", help="print the whole result as JSON")
     describe = commands.add_parser("describe", help="write measured delay and scores into an engine's manifest")
-    describe.add_argument("engine", type=Path, help="engine folder")
+    describe.add_argument("engine", type=named_path, help="engine folder")
     describe.add_argument("--delay", type=float, help="s the posteriors lag the sound")
-    describe.add_argument("--scores", type=Path, nargs="*", default=[], help="results of `python -m benchmarks online`")
+    describe.add_argument(
+        "--scores", type=named_path, nargs="*", default=[], help="results of `python -m benchmarks online`"
+    )
     return root
 
 

@@ -18,6 +18,7 @@ from rtchord.engine.cuda import cuda_torch
 from rtchord.engine.manifest import Manifest
 from rtchord.engine.tensorrt import TensorRtEngine, TensorRtRtxEngine
 from rtchord.errors import UserError
+from train.files import check_place
 
 
 def as_onnx(network: Network, folder: Path) -> None:
@@ -127,6 +128,7 @@ def build(
         raise UserError("precision int8 is for `build --backend onnx` only")
     draft = network.draft.model_copy(update={"backend": backend})
     folder = target or default_target(draft)
+    check_place(folder, folder=True)
     if folder.exists() and not replace_old and (target is not None or _loads(folder)):
         raise UserError(f"{str(folder)!r} exists; choose another folder or give --replace")
     folder.parent.mkdir(parents=True, exist_ok=True)

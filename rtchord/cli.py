@@ -25,7 +25,7 @@ from typing import Any, Literal, NoReturn, get_args, get_origin
 from pydantic import BaseModel
 
 from rtchord import __version__
-from rtchord.errors import UserError, ordinary
+from rtchord.errors import UserError, named_path, ordinary
 from rtchord.outputs.text import printable, say
 from rtchord.outputs.transcript import FORMATS, Target, encoded
 from rtchord.settings import Settings, as_toml, config_path, find_config, read_config, settings_from
@@ -99,12 +99,6 @@ TRANSCRIBE = (
 )
 
 
-def _path(text: str) -> Path:
-    if not text:
-        raise argparse.ArgumentTypeError("it is empty: write the name of a file, or leave it out")
-    return Path(text)
-
-
 def _add_options(parser: argparse.ArgumentParser, wanted: Collection[tuple[str, str]] = LISTEN) -> None:
     """An option for every setting that is wanted: help, default and choices are the model's own."""
     for name, section in Settings.model_fields.items():
@@ -165,7 +159,9 @@ def get_parser() -> argparse.ArgumentParser:
     doctor.epilog = "exit codes: 0 ready, perhaps with warnings; 2 there is a problem"
 
     transcribe = command("transcribe", _transcribe, "Write down the chords of a recording, with all of it at hand.")
-    transcribe.add_argument("file", metavar="FILE", type=Path, help="sound file or pipe; - for the standard input")
+    transcribe.add_argument(
+        "file", metavar="FILE", type=named_path, help="sound file or pipe; - for the standard input"
+    )
     transcribe.add_argument(
         "-o", "--output", metavar="OUT", default="-",
         help=f"a file that ends in .{', .'.join(FORMATS)}, a pipe, or - for the standard output (default: -)",
@@ -212,7 +208,7 @@ def _devices(_options: argparse.Namespace) -> int:
 def _add_config(parser: argparse.ArgumentParser) -> None:
     default = printable(str(config_path())).replace("%", "%%")
     parser.add_argument(
-        "--config", metavar="FILE", type=_path,
+        "--config", metavar="FILE", type=named_path,
         help=f"TOML file with settings; options come before it (default: {default}, if it is there)",
     )  # fmt: skip
 

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import argparse
 import errno
 import signal
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
 
 
@@ -22,6 +24,15 @@ class UserError(Exception):
     """Bad input or a missing part of the machine; the command line prints it and exits with `exit_code`."""
 
     exit_code = 2
+
+
+def named_path(text: str) -> Path:
+    """A path of the command line, for argparse: an empty one would be the current folder, as nobody means it."""
+    if not text:
+        raise argparse.ArgumentTypeError("it is empty: write a name, or leave it out")
+    if "\0" in text:
+        raise argparse.ArgumentTypeError(f"{text!r} holds a character that no name may hold")
+    return Path(text)
 
 
 def ordinary(error: Exception) -> str | None:

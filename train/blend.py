@@ -9,6 +9,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from rtchord.errors import UserError
+from train.files import check_place
 from train.students import config_of, kind_of, load_student, load_tensors, save_student, tensors_of, widened
 
 
@@ -19,6 +20,7 @@ def blend(first: Path, second: Path, share: float, target: Path) -> None:
     """
     if not 0 <= share <= 1:
         raise UserError(f"--share {share} is not between 0 and 1")
+    check_place(target)
     one, features, first_provenance = load_student(first)
     two, second_features, second_provenance = load_student(second)
     one, features = widened(one, features, second_features)

@@ -27,7 +27,7 @@ from tqdm import tqdm
 
 from rtchord.errors import UserError, first_problem
 from train.audio import SUFFIXES, opened, tags, under
-from train.files import replaced, writing
+from train.files import check_place, replaced, writing
 from train.labels import Segment, read_labels
 from train.measure import Measures, Meter, normalised
 
@@ -278,6 +278,8 @@ def find_mirdata(spec: str, download: bool) -> Iterator[Found]:
     except ImportError:
         raise UserError("labelled sets need mirdata; `pip install mirdata`") from None
     folder = _absolute(where)
+    if not download and not folder.is_dir():
+        raise UserError(f"there is no folder {where!r}; give the one with the recordings of {name}")
     loader = LOADERS[name]
     dataset = mirdata.initialize(name, data_home=str(folder))
     if download:
@@ -616,6 +618,7 @@ def catalogue(
     workers: int,
 ) -> None:
     """Find, read, judge, write and report: what `python -m train catalogue` does."""
+    check_place(target)
     found = itertools.chain(
         itertools.chain.from_iterable(find_audio(folder) for folder in audio),
         itertools.chain.from_iterable(find_labelled(folder) for folder in labelled),

@@ -39,7 +39,7 @@ from rtchord.errors import UserError
 from rtchord.gate import Gate
 from rtchord.settings import GATE_DBFS
 from train.audio import SUFFIXES, opened, read
-from train.files import replaced
+from train.files import check_place, replaced
 from train.label import frames_of
 from train.labels import read_labels
 from train.score import (
@@ -393,6 +393,8 @@ def from_command_line(
     """`python -m train evaluate`."""
     from train.results import write
 
+    for place in filter(None, (output, confusion)):
+        check_place(place)
     start = time.perf_counter()
     result = evaluate(spec, folders)
     took = time.perf_counter() - start

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import fcntl
+import os
+import stat
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -13,20 +15,36 @@ from rtchord.errors import UserError
 
 @contextmanager
 def replaced(path: Path) -> Iterator[Path]:
-    """A path to write to inside; what is there at the end takes the place of `path`, whose folder is made.
+    """A path to write to inside; what is there at the end takes the place of `path`, whose folder is made. A link stays
+    one: what it leads to is replaced.
 
     UserError where the disk does not take it. Whatever goes wrong inside, `path` is as it was before.
     """
-    temporary = path.with_name(f"{path.name}.tmp")
+    whole = path.resolve()
+    temporary = whole.with_name(f"{whole.name}.tmp")
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
+        whole.parent.mkdir(parents=True, exist_ok=True)
         yield temporary
-        temporary.replace(path)
+        temporary.replace(whole)
     except OSError as error:
         raise UserError(f"cannot write {str(path)!r}: {error.strerror}; make room, or choose another place") from None
     finally:
         with suppress(OSError):
             temporary.unlink(missing_ok=True)
+
+
+def check_place(path: Path, folder: bool = False) -> None:
+    """UserError where no file, or no `folder`, can be written at `path`: for whoever would learn it after long work."""
+    try:
+        is_folder = stat.S_ISDIR(path.stat().st_mode)
+        why = "" if is_folder == folder else f"it is a {'folder' if is_folder else 'file'}"
+    except FileNotFoundError:
+        nearest = next(above for above in path.absolute().parents if above.exists())
+        why = "" if os.access(nearest, os.W_OK) else f"{str(nearest)!r} may not be written to"
+    except OSError as error:
+        why = str(error.strerror)
+    if why:
+        raise UserError(f"cannot write {str(path)!r}: {why}; choose another place")
 
 
 @contextmanager

@@ -36,7 +36,7 @@ from rtchord.cqt import DEFINITIONS
 from rtchord.errors import UserError
 from train.augment import Augmentation
 from train.data import Batch, Tracks, merge, quality_groups
-from train.files import agree, lock, replaced, writing
+from train.files import agree, check_place, lock, replaced, writing
 from train.losses import class_weights, cross_entropy, distill, focal, mean_over, piece_means, selective_weight
 from train.model import ModelConfig
 from train.parallel import Ranks, made_ahead, processes
@@ -207,7 +207,8 @@ class Run:
         self._lock: TextIO | None = None
 
     def check_new(self, resume: bool) -> None:
-        """UserError where the folder holds a run already, unless to resume that is what is wanted."""
+        """UserError where the folder cannot be made, or holds a run already, unless that is wanted: `resume`."""
+        check_place(self.folder, folder=True)
         if self.resume.exists() and not resume:
             raise UserError(f"{str(self.folder)!r} holds a run already; go on with --resume, or choose another folder")
 

@@ -19,6 +19,7 @@ from rtchord.cqt import DEFINITIONS, STAGE, Features, FrameStream
 from rtchord.errors import UserError
 from train import store
 from train.audio import opened, read, under
+from train.files import check_place
 from train.fill import Made, fill
 from train.labels import Segment, at_times
 
@@ -226,6 +227,7 @@ def from_command_line(
     labelled: bool, hours: float | None, longest: float, retry: bool,
 ) -> None:  # fmt: skip
     """`python -m train label` and `prepare` (`labelled`)."""
+    check_place(target, folder=True)
     recipe = Recipe(features=tuple(dict.fromkeys(features)), teacher=teacher, embedding=embedding, labels=labelled)
     if source.suffix == ".jsonl":
         jobs = in_catalogue(source, split, labelled)

@@ -32,6 +32,7 @@ from train import store, strings
 from train.audio import write
 from train.charts import Chart, find, read_billboard, read_lead_sheets
 from train.effects import EFFECTS, Effects, add_codec, add_noise, add_room, add_speech, draw_cents
+from train.files import check_place
 from train.fill import Made, fill
 from train.label import Recipe, listeners, ordered, targets
 from train.labels import Segment, lab_lines, read_labels
@@ -481,6 +482,18 @@ def installed(soundfonts: Sequence[Path]) -> list[Path]:
     return fonts
 
 
+def soundfont(path: Path, remedy: str) -> Path:
+    """`path`, where a soundfont lies; UserError, with the `remedy`, elsewhere. fluidsynth would render silence."""
+    try:
+        with path.open("rb") as file:
+            head = file.read(12)
+    except OSError as error:
+        raise UserError(f"no soundfont {str(path)!r} ({error.strerror}): {remedy}") from None
+    if (head[:4], head[8:]) != (b"RIFF", b"sfbk"):
+        raise UserError(f"{str(path)!r} is no soundfont: {remedy}")
+    return path
+
+
 def play(piece: Piece, rng: np.random.Generator, rate: int, soundfonts: Sequence[Path] = SOUNDFONTS) -> Float32:
     """Mono float32 audio of a piece: fluidsynth with one of `soundfonts`, room and level at random."""
     fonts = installed(soundfonts)
@@ -682,6 +695,8 @@ def render_folder(
     The order of the pieces is shuffled but fixed: a run that is stopped early, or by `hours`, leaves a fair sample.
     `audio` is a folder for the sound of what is rendered now, `guitars` are folders of recorded notes.
     """
+    for place in filter(None, (target, audio)):
+        check_place(place, folder=True)
     recipe = Recipe(features=tuple(dict.fromkeys(features)), teacher=teacher, embedding=embedding, labels=True)
     jobs = ordered(jobs_of(pop909, songs, billboard, sheets, charts, rests, exclude, seed), hours)
     installed(SOUNDFONTS)  # said once, not of every piece

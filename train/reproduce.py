@@ -28,7 +28,7 @@ import numpy as np
 from pydantic import BaseModel, ConfigDict, Field
 
 from rtchord.errors import UserError
-from train.files import replaced
+from train.files import check_place, replaced
 
 # The feature definition of each student. BTC's own is that of its published checkpoint; fresh networks share 2E1D's, so
 # that one transform does for both.
@@ -363,6 +363,8 @@ def reproduce(runs: Path, name: str, size: Size, data: Path | None, output: Path
     from train.results import write
 
     start = time.perf_counter()
+    check_place(runs, folder=True)
+    check_place(output)
     if data is None:
         if name != "tiny":
             raise UserError(f"the size {name!r} needs --data FOLDER, with unlabelled/, symbolic/ and dev/ in it")

@@ -27,7 +27,7 @@ from tqdm import tqdm
 
 from rtchord.cqt import DEFINITIONS, Features
 from rtchord.errors import UserError
-from train.files import replaced
+from train.files import check_place, replaced
 from train.frames import Frames
 
 CROP = 32  # frames that are read in one piece
@@ -159,6 +159,7 @@ def train_quantiser(frames: Frames, config: RVQConfig) -> Quantiser:
 
 def make_codebooks(target: Path, folders: list[Path], definition: str, config: RVQConfig) -> None:
     """Train a quantiser on the frames of `folders` and write it to `target`."""
+    check_place(target)
     frames = Frames(folders, definition)
     quantiser = train_quantiser(frames, config)
     left = quantiser.unexplained(frames.crops(np.random.default_rng([config.seed, 1]), config.batch, CROP))
@@ -191,7 +192,7 @@ def load_quantiser(path: Path) -> tuple[Quantiser, str]:
             metadata = file.metadata() or {}
         quantiser = Quantiser(**load_file(path))
         definition, features = metadata["definition"], Features.model_validate_json(metadata["features"])
-    except (SafetensorError, KeyError, TypeError, ValueError) as error:
+    except (SafetensorError, OSError, KeyError, TypeError, ValueError) as error:
         raise UserError(f"{str(path)!r} holds no codebooks of this project ({error}); {remedy}") from None
     if DEFINITIONS.get(definition) != features:
         raise UserError(f"{str(path)!r} was made with another definition of the features {definition!r}; {remedy}")

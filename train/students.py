@@ -165,7 +165,7 @@ def load_student(path: Path) -> tuple[AnyStudent, Features, dict[str, object]]:
     try:
         with safe_open(path, framework="pt") as file:
             metadata = file.metadata() or {}
-    except SafetensorError as error:
+    except (SafetensorError, OSError) as error:  # of a file that may not be read too
         raise UserError(f"{str(path)!r} is not a student of this project ({error})") from None
     if not {"model", "features", "provenance"} <= metadata.keys():
         raise UserError(f"{str(path)!r} is not a student of this project (its metadata is missing)")

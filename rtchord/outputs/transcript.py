@@ -9,18 +9,20 @@ from __future__ import annotations
 
 import os
 import sys
+import threading
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import ClassVar
+from typing import BinaryIO, ClassVar
 
 from rtchord.errors import UserError
 from rtchord.events import ChordEvent
 from rtchord.outputs.files import NOTHING, Encoder, Lines, Segments, Track
-from rtchord.outputs.text import replace_bytes
+from rtchord.outputs.text import replace_bytes, say
 from rtchord.settings import MidiSettings
 
 STDOUT = ("-", "/dev/stdout")
+NOTICE_SECONDS = 1.0  # that opening may take without a word
 
 
 @dataclass(frozen=True, slots=True)
@@ -98,7 +100,8 @@ class Target:
             return
         try:
             if self._special:
-                self._path.write_bytes(data)
+                with self._opened() as file:
+                    file.write(data)
                 return
             self._refuse_existing()  # that came meanwhile
             replace_bytes(self._path, data)
@@ -106,6 +109,16 @@ class Target:
             raise
         except OSError as error:
             raise self._cannot(error.strerror or str(error)) from None
+
+    def _opened(self) -> BinaryIO:
+        """A pipe or device to write to. A pipe waits for its reader, as for every program's; but we say so."""
+        notice = threading.Timer(NOTICE_SECONDS, say, [f"waiting for somebody to read {str(self._path)!r}"])
+        notice.daemon = True
+        notice.start()
+        try:
+            return self._path.open("wb")
+        finally:
+            notice.cancel()
 
     def _check(self, recording: Path) -> None:
         if self._path.is_dir():

@@ -8,11 +8,9 @@ import os
 import re
 import shlex
 import signal
-import socket
 import subprocess
 import sys
 import tomllib
-from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import get_args
@@ -31,6 +29,7 @@ from rtchord.decoder import PRESETS
 from rtchord.events import ChordEvent
 from rtchord.names import Naming
 from rtchord.settings import Latency, NameSettings, Settings, Target
+from tests.paths import PATHS, at_most, contents, unprivileged
 from train.labels import parse
 
 DEMO = ROOT / "tests" / "data" / "demo.ogg"
@@ -453,6 +452,37 @@ def test_a_signal_while_it_gets_ready_ends_it_too() -> None:
     assert not any("Traceback" in line for line in program.err)
 
 
+@pytest.mark.parametrize("kept", [False, True])
+def test_a_signal_that_the_compiler_swallows_ends_it_too(kept: bool, tmp_path: Path) -> None:
+    """It comes while Numba compiles, in a function of Python's that LLVM calls: of code that is to be kept or not.
+
+    What is raised there is lost, and leaves the compiler without the code that it would keep.
+    """
+    code = f"""
+import os, signal, sys
+from numba.core.codegen import CPUCodeLibrary
+from rtchord.cli import main
+
+compiled, times = CPUCodeLibrary._object_compiled_hook.__func__, []
+
+def compiled_and_interrupted(cls, module, code):
+    library = getattr(module, "_CPUCodeLibrary__library", None)
+    if not times and getattr(library, "_object_caching_enabled", False) is {kept}:
+        times.append(1)
+        print("interrupted", file=sys.stderr)
+        os.kill(os.getpid(), signal.SIGINT)
+    return compiled(cls, module, code)
+
+CPUCodeLibrary._object_compiled_hook = classmethod(compiled_and_interrupted)
+sys.exit(main(sys.argv[1:]))
+"""
+    cold = environment(XDG_CACHE_HOME=str(tmp_path), NUMBA_CACHE_DIR=str(tmp_path))
+    program = Program([*RTCHORD[:2], "-c", code, "listen", "--input", str(DEMO), "--no-midi"], cold)
+    program.wait_said("interrupted")
+    assert program.process.wait(20) == 0  # a second or so; with the rest of the compilation more than ten
+    assert not any("listening" in line or "Traceback" in line or "fault" in line for line in program.err)
+
+
 def test_a_signal_gets_through_while_stdout_is_stuck() -> None:
     """Nobody reads the pipe and it is full: the write blocks, and must not keep the session from ending."""
     reading, writing = os.pipe()
@@ -555,55 +585,6 @@ def test_names_that_are_not_utf_8_work_in_any_locale(sound: Path, tmp_path: Path
     assert len(os.listdir(tmp_path)) == 5
 
 
-# What a path can be: each makes it in a folder, with an ending, and says its name.
-
-
-def linked(folder: Path, ending: str, target: str) -> str:
-    path = folder / f"link{ending}"
-    path.symlink_to(target)
-    return str(path)
-
-
-def looping(folder: Path, ending: str) -> str:
-    (folder / f"back{ending}").symlink_to(folder / f"link{ending}")
-    return linked(folder, ending, str(folder / f"back{ending}"))
-
-
-def made(folder: Path, name: str, make: Callable[[Path], object]) -> str:
-    make(folder / name)
-    return str(folder / name)
-
-
-def bound(path: Path) -> None:
-    with socket.socket(socket.AF_UNIX) as listener, contextlib.chdir(path.parent):  # addresses are short
-        listener.bind(path.name)
-
-
-def unreadable(path: Path) -> None:
-    path.write_bytes(b"")
-    path.chmod(0)
-
-
-PATHS: dict[str, Callable[[Path, str], str]] = {
-    "missing": lambda folder, ending: str(folder / f"x{ending}"),
-    "not UTF-8": lambda folder, ending: str(folder / os.fsdecode(b"M\xfcller" + ending.encode())),
-    "NUL": lambda folder, ending: str(folder / f"a\0b{ending}"),
-    "control characters": lambda folder, ending: str(folder / f"a\n\x1b[2J\x07{ending}"),
-    "300 characters": lambda folder, ending: str(folder / f"{'x' * 300}{ending}"),
-    "5000 characters": lambda folder, ending: str(folder / f"{'x/' * 2500}x{ending}"),
-    "loop": looping,
-    "link to nowhere": lambda folder, ending: linked(folder, ending, str(folder / "nowhere")),
-    "folder": lambda folder, ending: made(folder, f"d{ending}", Path.mkdir),
-    "below a file": lambda folder, ending: made(folder, "file", Path.touch) + f"/x{ending}",
-    "pipe": lambda folder, ending: made(folder, f"p{ending}", os.mkfifo),
-    "socket": lambda folder, ending: made(folder, f"s{ending}", bound),
-    "full": lambda folder, ending: linked(folder, ending, "/dev/full"),
-    "null": lambda folder, ending: linked(folder, ending, "/dev/null"),
-    "zero": lambda folder, ending: linked(folder, ending, "/dev/zero"),
-    "empty": lambda _folder, _ending: "",
-    "-": lambda _folder, _ending: "-",
-    "unreadable": lambda folder, ending: made(folder, f"u{ending}", unreadable),
-}
 LISTENING = ("listen", "--no-realtime", "--no-midi", "--format", "jsonl")
 TAKE_PATHS: dict[str, tuple[tuple[str, ...], str]] = {
     "listen FILE": ((*LISTENING, "PATH"), ".wav"),
@@ -619,42 +600,6 @@ TAKE_PATHS: dict[str, tuple[tuple[str, ...], str]] = {
     "transcribe --engine": (("transcribe", "SOUND", "-o", "out.lab", "--engine", "PATH"), ""),
 }
 WAITS = {("listen FILE", "pipe"), ("listen --input", "pipe"), ("transcribe FILE", "pipe"), ("transcribe -o", "pipe")}
-
-
-def contents(folder: Path) -> dict[str, object]:
-    """Everything below a folder: what it is, its size, when it was changed."""
-    found = {}
-    for path in folder.rglob("*"):
-        seen = path.lstat()
-        found[str(path)] = (seen.st_mode, seen.st_size, seen.st_mtime_ns) if not path.is_dir() else seen.st_mode
-    return found
-
-
-@contextlib.contextmanager
-def unprivileged() -> Iterator[None]:
-    """Without root's licence to read everything."""
-    if os.geteuid():
-        yield
-        return
-    os.seteuid(65534)
-    try:
-        yield
-    finally:
-        os.seteuid(0)
-
-
-@contextlib.contextmanager
-def at_most(seconds: int) -> Iterator[None]:
-    def ring(_number: int, _frame: object) -> None:
-        raise AssertionError(f"it waited for {seconds} s")
-
-    before = signal.signal(signal.SIGALRM, ring)
-    signal.alarm(seconds)
-    try:
-        yield
-    finally:
-        signal.alarm(0)
-        signal.signal(signal.SIGALRM, before)
 
 
 @pytest.fixture

@@ -21,7 +21,6 @@ from benchmarks import rig
 from benchmarks.rig import MIDI_RECEIVER, PLAYER, RTCHORD, JackServer, Program, held_notes, midi_messages, osc_receiver
 from rtchord.chords import N_BASS, Chord, X, chord_with_bass
 from rtchord.outputs.messages import voicing
-from rtchord.outputs.midi import MidiOutput
 from rtchord.recognizer import Recognizer
 from rtchord.session import LAST_RESORT_SECONDS
 
@@ -246,7 +245,6 @@ def test_a_server_that_dies_and_returns_is_heard_again(server: JackServer, excer
     assert [line for line in session.err if not line.startswith("rtchord: ")] == []
 
 
-@pytest.mark.skipif(not hasattr(MidiOutput, "reopen"), reason="this MIDI output cannot be opened again")
 def test_notes_go_out_again_when_a_server_returns(server: JackServer, excerpt: Path) -> None:
     player, session = listening(server, excerpt)
     player = killed_and_started_again(server, player, session, excerpt)

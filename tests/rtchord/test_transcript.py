@@ -16,6 +16,7 @@ from rtchord.chords import NO_CHORD, chord_with_bass, class_index
 from rtchord.errors import UserError
 from rtchord.events import ChordEvent, Status
 from rtchord.outputs.files import Recording, encoder
+from rtchord.outputs.text import cover, uncover
 from rtchord.outputs.transcript import FORMATS, Target, encoded
 from rtchord.settings import MidiSettings
 
@@ -184,3 +185,29 @@ def test_events_of_no_length_are_no_rows() -> None:
     events = [EVENTS[0], *EVENTS]
     assert len(encoded("csv", events, END).splitlines()) == 1 + len(EVENTS)
     assert all(a.onset < b.onset for a, b in pairwise(EVENTS))
+
+
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="named pipes")
+def test_a_pipe_waits_for_its_reader_and_says_so(tmp_path: Path) -> None:
+    path = tmp_path / "pipe"
+    os.mkfifo(path)
+    told: list[str] = []
+
+    def told_of(sentence: str) -> bool:
+        told.append(sentence)
+        late.cancel()
+        reader.start()
+        return True
+
+    read: list[bytes] = []
+    reader = threading.Thread(target=lambda: read.append(path.read_bytes()), daemon=True)
+    late = threading.Timer(10, reader.start)  # where nothing is said
+    late.start()
+    cover(told_of)
+    try:
+        target(path).write(b"0.0\t1.0\tN\n")
+    finally:
+        uncover(told_of)
+    reader.join(10)
+    assert read == [b"0.0\t1.0\tN\n"]
+    assert told == [f"waiting for somebody to read {str(path)!r}"]

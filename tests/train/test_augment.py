@@ -118,6 +118,19 @@ def test_a_mixture_adds_the_power_of_another_clip() -> None:
         assert round(0.5 * FEATURES.frame_rate) <= changed.sum() <= 2 * round(FEATURES.frame_rate)
 
 
+def test_a_mixture_takes_and_adds_at_places_of_their_own() -> None:
+    frames = 60
+    counted = torch.full((1, frames, FEATURES.bins), -7.0)
+    counted += torch.arange(frames)[None, :, None] / 10  # each frame's level tells where it was taken
+    silence = torch.full_like(counted, SILENCE)
+    moves = set()
+    for seed in range(20):
+        found = augment.mix(torch.cat((silence, counted)), np.random.default_rng(seed), 1.0, FEATURES)[0, :, 0]
+        (places,) = np.nonzero(found.numpy() > SILENCE + 1e-3)
+        moves |= {round(float((found[place] + 7.0) * 10)) - int(place) for place in places}
+    assert min(moves) < 0 < max(moves)
+
+
 def test_a_mixture_is_as_frequent_as_asked_and_leaves_its_input() -> None:
     x = torch.zeros(400, 30, FEATURES.bins)
     found = augment.mix(x, np.random.default_rng(0), 0.5, FEATURES)

@@ -24,6 +24,7 @@ from train.augment import Augmentation
 from train.fit import FitConfig, Run, fit, learning_rate
 from train.losses import cross_entropy, distill, selective_weight
 from train.model import ModelConfig, Student
+from train.regularise import REGULARISERS
 from train.students import KINDS, AnyStudent, kind_of, load_student, save_student, tensors_of
 
 FEATURES = Features()
@@ -313,7 +314,6 @@ def test_stage_1_takes_soft_targets_as_they_are(soft: Path, beginner: Path) -> N
 
 @pytest.mark.parametrize("kind", ["distance-correlation", "cosine-distance-difference"])
 def test_an_embedding_teacher_takes_its_share_of_the_loss(kind: str, both: Path, beginner: Path) -> None:
-    regularise = pytest.importorskip("train.regularise")
     tracks = train.fit.Tracks([both], "live", "true", teacher=True, embedding=True)
     batch = tracks.batch(np.random.default_rng(0), 6, 64)
     settings = {"precision": "fp32", "embedding_kind": kind}
@@ -324,7 +324,7 @@ def test_an_embedding_teacher_takes_its_share_of_the_loss(kind: str, both: Path,
             load_student(beginner)[0].encode(batch.frames),
         )
     means = torch.stack([torch.stack([encoded[i][batch.piece[i] == p].mean(0) for p in range(2)]) for i in range(6)])
-    apart = regularise.REGULARISERS[kind](means, batch.embedding)
+    apart = REGULARISERS[kind](means, batch.embedding)
     assert half.item() == pytest.approx(0.5 * without.item() + 0.5 * apart.item(), rel=1e-4)
 
 

