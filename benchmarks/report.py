@@ -295,12 +295,12 @@ def gate() -> str:
         for level in found["n_of_hum"]
     ]
     more = [
-        [f"chords held for 20 s ({found['held']}) that went to N and came back", found["held_ended_early"]],
+        [f"chords held for 20 s ({found['held']}) that went to N and came back", str(found["held_ended_early"])],
         [
             "the same: those of a name and its end alone; events of each, mean",
             f"{found['held_two_events']}; {found['held_events_mean']}",
         ],
-        [f"idle noises ({found['idle']}) that were ever a chord", found["idle_named"]],
+        [f"idle noises ({found['idle']}) that were ever a chord", str(found["idle_named"])],
     ]
     return "\n\n".join(
         (
