@@ -43,7 +43,9 @@ def _candidates(name: str, asked: str | None) -> Iterator[Kept]:
     else:
         base = os.environ.get("XDG_CACHE_HOME") or "~/.cache"
     with contextlib.suppress(RuntimeError):  # nobody knows this user's home
-        yield Kept(Path(base).expanduser() / "rtchord" / name, True)
+        folder = Path(base).expanduser()
+        if folder.is_dir() or folder.parent.is_dir():  # a home that is not there is not made
+            yield Kept(folder / "rtchord" / name, True)
     with contextlib.suppress(OSError):  # no temporary files can be written either
         yield Kept(Path(tempfile.gettempdir()) / f"rtchord-{_user()}-{name}", False)
 

@@ -26,7 +26,7 @@ from pydantic import BaseModel
 
 from rtchord import __version__
 from rtchord.errors import UserError, named_path, ordinary
-from rtchord.outputs.text import printable, say
+from rtchord.outputs.text import check_stdout, printable, say
 from rtchord.outputs.transcript import FORMATS, Target, encoded
 from rtchord.settings import Settings, as_toml, config_path, find_config, read_config, settings_from
 
@@ -234,12 +234,16 @@ def _settings(options: argparse.Namespace, path: Path | None) -> Settings:
 def _listen(options: argparse.Namespace) -> int:
     settings = _settings(options, find_config(options.config))
 
-    from rtchord.session import listen
+    try:
+        from rtchord.session import listen
 
-    return listen(settings)
+        return listen(settings)
+    except KeyboardInterrupt:  # before the session is there to take it
+        return 0
 
 
 def _config(options: argparse.Namespace) -> int:
+    check_stdout()
     shown = as_toml(_settings(options, find_config(options.config)))
     if isinstance(sys.stdout, io.TextIOWrapper):  # TOML is UTF-8, whatever this terminal shows
         sys.stdout.reconfigure(encoding="utf-8")

@@ -103,7 +103,7 @@ class Recognizer:
         gate: float = GATE_DBFS,
         hold: float = 0.0,
     ) -> None:
-        if rate != int(rate):
+        if not math.isfinite(rate) or rate != int(rate):
             raise ValueError(f"the sample rate must be a whole number of Hz, not {rate}")
         rate = int(rate)
         if not 0.0 <= hold < math.inf:

@@ -54,6 +54,7 @@ Float32 = NDArray[np.float32]
 
 SWITCH_SECONDS = 0.0005  # between turns of threads, so that a busy one holds the recognizer up for less than with 0.005
 STATUS_SECONDS = 0.1
+LATE_SECONDS = 0.25  # from a block of sound until its chords are sent; more is told, once until it is good again
 SILENT_SECONDS = 5.0  # of zeros, which no cable gives that is plugged in
 RELEASE_SECONDS = 0.2  # for the notes to be ended before anything else is
 CLOSE_SECONDS = 1.0  # for the ports and for stdout
@@ -61,6 +62,7 @@ VOICE_SECONDS = 0.3  # for stderr
 DONE_SECONDS = 0.005  # between looks whether the outputs have come to the end of a file
 LAST_RESORT_SECONDS = 2.8  # after which even a locked interpreter is ended
 SLOW_START_SECONDS = 1.0
+GETTING_READY = "getting ready; this takes longer at the first start, and on a busy machine"
 AGAIN_SECONDS = 0.05  # after which a signal that was swallowed is handled again
 STOP_SIGNALS = ("SIGINT", "SIGTERM", "SIGHUP", "SIGBREAK")  # those the platform has
 
@@ -219,7 +221,9 @@ def _listen(settings: Settings, signals: _StopSignals, stage: _Stage) -> bool:
     from rtchord import engine as engines  # late: bad input is told before ONNX Runtime is loaded
 
     engine, why = engines.choose(settings.recognise.engine)
-    notice = threading.Timer(SLOW_START_SECONDS, say, ["getting ready; the first start on a machine takes longer"])
+    notice = threading.Timer(
+        SLOW_START_SECONDS, say, ["getting ready; this takes longer at the first start, and on a busy machine"]
+    )
     notice.daemon = True
     notice.start()
     try:
@@ -253,6 +257,7 @@ class _Performance:
         self._hinted = source.host_api is None
         self._naming = Naming(settings.names)
         self._delays: list[float] = []
+        self._late = False  # whether the delay is long, as was told
 
     def run(self, signals: _StopSignals) -> bool:
         """To the end of the source or of the last output; whether the latter had failed."""
@@ -341,6 +346,9 @@ class _Performance:
         for output in self._outputs:
             if output.open:
                 output.status(status)
+        if delay > LATE_SECONDS and not self._late:
+            say(f"this machine cannot follow: chords come {delay:.1f} s late; close other programs")
+        self._late = delay > LATE_SECONDS / 2 if self._late else delay > LATE_SECONDS
         if level.peak > -np.inf or not self._connected:
             self._sounded = now
         elif now - self._sounded >= SILENT_SECONDS and not self._hinted:

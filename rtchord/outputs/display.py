@@ -59,6 +59,7 @@ FONT = {name: tuple(rows.split()) for name, rows in {
 }.items()}
 HALVES = {"##": "█", "#.": "▀", ".#": "▄", "..": " "}
 # fmt: on
+SLOW_SECONDS = 0.05  # from a block of sound until its chords are sent, from which on that is coloured
 FONT_ROWS = 7
 SILENCE = "-"  # what is shown for N
 LAST = 8  # chords that are remembered
@@ -175,7 +176,8 @@ def _facts(view: View) -> Line:
     if status is None:
         return []
     return [
-        ("", f"time   {clock(status.time)}   delay {1000 * status.delay:.1f} ms   "),
+        ("", f"time   {clock(status.time)}   "),
+        ("warn" if status.delay > SLOW_SECONDS else "", f"delay {1000 * status.delay:.1f} ms   "),
         ("warn" if status.overflows or status.dropped else "", f"overflows {status.overflows}"),
         ("bad" if status.dropped else "", f"   lost {status.dropped:.1f} s"),
     ]

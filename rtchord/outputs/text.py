@@ -16,6 +16,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TextIO
 
+from rtchord.errors import UserError
 from rtchord.events import ChordEvent
 from rtchord.outputs.worker import Port
 
@@ -65,6 +66,14 @@ class Voice(Port[str]):
 
     def send(self, sentence: str) -> None:
         _write_stderr(sentence)
+
+
+def check_stdout() -> None:
+    """UserError where the program was started with its standard output closed, so that what it writes is lost."""
+    if (
+        getattr(sys.stdout, "name", None) == os.devnull
+    ):  # as `rtchord.cli` opens it then; `> /dev/null` has another name
+        raise UserError("cannot write to the standard output: it is closed")
 
 
 def json_line(event: ChordEvent) -> str:

@@ -18,7 +18,7 @@ from typing import BinaryIO, ClassVar
 from rtchord.errors import UserError
 from rtchord.events import ChordEvent
 from rtchord.outputs.files import NOTHING, Encoder, Lines, Segments, Track
-from rtchord.outputs.text import replace_bytes, say
+from rtchord.outputs.text import check_stdout, replace_bytes, say
 from rtchord.settings import MidiSettings
 
 STDOUT = ("-", "/dev/stdout")
@@ -78,6 +78,8 @@ class Target:
     def __init__(self, name: str, form: str | None, recording: Path, overwrite: bool) -> None:
         self._stdout = name in STDOUT
         self._path, self._overwrite = Path(name), overwrite
+        if self._stdout:
+            check_stdout()
         try:
             self._special = self._stdout or (self._path.exists() and not self._path.is_file())
             if not self._stdout:
