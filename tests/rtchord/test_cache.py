@@ -16,7 +16,8 @@ pytestmark = pytest.mark.skipif(not hasattr(os, "getuid"), reason="needs POSIX o
 @pytest.fixture(autouse=True)
 def homes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A home and a folder for temporary files; the latter is asked for once in the life of a process."""
-    (tmp_path / "temporary").mkdir()
+    for name in ("home", "temporary"):
+        (tmp_path / name).mkdir()
     monkeypatch.setenv("HOME", str(tmp_path / "home"))
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "home/.cache"))
     monkeypatch.setattr(tempfile, "tempdir", str(tmp_path / "temporary"))
@@ -25,6 +26,8 @@ def homes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 def unusable(path: Path) -> None:
     """A file in place of a folder: not even root can make a folder below it."""
+    if path.is_dir():
+        path.rmdir()
     path.write_text("")
 
 
@@ -47,6 +50,12 @@ def test_without_a_home_it_lies_among_temporary_files_and_says_so(homes: Path) -
     unusable(homes / "home")
     assert place("it") == (temporary(homes), False)
     assert temporary(homes).stat().st_mode & 0o777 == 0o700
+
+
+def test_a_home_that_is_not_there_is_not_made(homes: Path) -> None:
+    (homes / "home").rmdir()
+    assert place("it") == (temporary(homes), False)
+    assert not (homes / "home").exists()
 
 
 def test_what_was_asked_for_and_cannot_be_written_is_no_fault(homes: Path) -> None:

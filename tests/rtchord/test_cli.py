@@ -548,6 +548,14 @@ def test_a_full_disk_behind_stdout_ends_with_2(command: list[str]) -> None:
     assert "fault of rtchord" not in done.stderr
 
 
+@pytest.mark.parametrize("words", ["transcribe {demo}", "config --show"])
+def test_what_goes_to_a_closed_stdout_is_not_called_done(words: str) -> None:
+    command = " ".join([*RTCHORD, words.format(demo=DEMO), ">&-"])
+    done = subprocess.run(command, shell=True, capture_output=True, text=True, check=False)
+    assert done.returncode == 2
+    assert done.stderr == "rtchord: cannot write to the standard output: it is closed\n"
+
+
 def test_a_closed_stdout_is_no_fault(tmp_path: Path) -> None:
     target = tmp_path / "out.lab"
     command = " ".join([*RTCHORD, "transcribe", str(DEMO), "-o", str(target), ">&-"])

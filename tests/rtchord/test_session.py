@@ -155,6 +155,22 @@ def test_the_status_says_that_the_input_is_away_and_its_time_never_runs_backward
     assert port.statuses[-1].delay < 1.0
 
 
+def test_a_machine_that_cannot_follow_is_told_once(run: Run, demo: Demo, capfd: pytest.CaptureFixture[str]) -> None:
+    samples, rate = demo
+
+    def script(source: Input) -> Script:
+        for block in source.play(samples):
+            source.arrived -= 0.5
+            yield block
+
+    port = Ear()
+    run(Input(script, rate), port)
+    assert max(status.delay for status in port.statuses) > 0.5
+    told = [line for line in capfd.readouterr().err.splitlines() if "cannot follow" in line]
+    assert len(told) == 1
+    assert "0.5 s late" in told[0]
+
+
 def test_another_rate_after_the_return_is_heard_right(run: Run, demo: Demo) -> None:
     samples, rate = demo
 
