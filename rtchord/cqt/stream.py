@@ -57,6 +57,8 @@ class _Stream:
 
     def _resampled(self, samples: Float32) -> Iterator[Float32]:
         """Blocks at the transform's rate. What is no sound (NaN, inf, 1e12) is silence."""
+        if not isinstance(samples, np.ndarray):
+            raise TypeError(f"samples must be a NumPy array, not {type(samples).__name__}")
         if samples.ndim != 1:
             raise ValueError(f"samples must be mono, of shape (n,), not {samples.shape}")
         if samples.dtype.kind != "f":

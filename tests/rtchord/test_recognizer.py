@@ -204,6 +204,7 @@ def test_every_rate_hears_a_held_chord(rate: int) -> None:
     [
         (np.zeros((10, 2), np.float32), ValueError, "mono"),
         (np.zeros(10, np.int16), TypeError, "floating point"),
+        ([0.0] * 10, TypeError, "NumPy array, not list"),
     ],
 )
 def test_blocks_of_another_form_are_refused_and_change_nothing(
