@@ -662,8 +662,9 @@ def test_whatever_a_path_is_it_works_or_is_one_sentence(
     assert code in (0, 2), err
     assert "fault of rtchord" not in err
     assert all(line.startswith("rtchord: ") and line.isprintable() for line in err.splitlines())
-    assert {name: after.get(name) for name in before} == before
-    if code and place == "doctor --config" and path:
+    if (place, kind) != ("listen --text", "file"):  # an empty file is there to be filled
+        assert {name: after.get(name) for name in before} == before
+    if code and place == "doctor --config" and out:
         assert out.startswith("problem ")
         assert out.count("\n") == 1
         assert out[:-1].isprintable()
