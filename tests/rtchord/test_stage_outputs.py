@@ -387,6 +387,7 @@ def test_recordings_are_complete_whatever_ends_the_session(tmp_path: Path, numbe
     command = [*RTCHORD, "listen", "--input", str(DEMO), "--no-midi", "--format", "jsonl", *files]
     session = Program(command, rig.environment())
     session.wait_for(lambda program: len(program.out) >= 4)
+    time.sleep(0.3)  # each has a thread of its own; by now all of them have written what was said
     session.stop(number, seconds=10)
     events = (tmp_path / "set.jsonl").read_text().splitlines()
     assert events[: len(session.out)] == session.out
