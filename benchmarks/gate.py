@@ -144,14 +144,14 @@ def held_chords(recognizer: Recognizer) -> Iterator[dict[str, Any]]:
             yield {"instrument": name, "peak": peak, "events": [f"{event.time:.2f} {event.chord}" for event in events]}
 
 
-def idle_noises(recognizer: Recognizer) -> dict[str, list[float]]:
+def idle_noises(recognizer: Recognizer, sounds: dict[str, NDArray[np.float64]]) -> dict[str, list[float]]:
     return {
         name: [round(share(shown(recognizer, at(sound, level)), 0, SECONDS), 4) for level in LEVELS]
-        for name, sound in noises().items()
+        for name, sound in sounds.items()
     }
 
 
-def with_music(recognizer: Recognizer) -> Iterator[dict[str, Any]]:
+def with_music(recognizer: Recognizer, sounds: dict[str, NDArray[np.float64]]) -> Iterator[dict[str, Any]]:
     gap = np.zeros(round(AROUND * RATE), np.float32)
     music = at(played(INSTRUMENTS["steel guitar"], list(CHORDS.values()), CHORD_SECONDS), MUSIC_PEAK)
     song = np.concatenate((gap, music, gap))
@@ -159,7 +159,7 @@ def with_music(recognizer: Recognizer) -> Iterator[dict[str, Any]]:
     labels = ("C:maj", "G:maj", "A:min", "F:maj")
     edges = AROUND + CHORD_SECONDS * np.arange(len(CHORDS) + 1)
     for name in NOISY:
-        noise = np.resize(noises()[name], song.size)
+        noise = np.resize(sounds[name], song.size)
         for level in LEVELS:
             found = shown(recognizer, song + at(noise, level))
             right = [share(found, a, b, chord) for (a, b), chord in zip(pairwise(edges), labels, strict=True)]
@@ -176,7 +176,8 @@ def gate(engine: Path | None) -> dict[str, Any]:
     """Everything; `summary` is what the documents show."""
     recognizer = Recognizer(RATE, engines.load(engine))
     quiet, held = list(quiet_starts(recognizer)), list(held_chords(recognizer))
-    noise, music = idle_noises(recognizer), list(with_music(recognizer))
+    sounds = noises()
+    noise, music = idle_noises(recognizer, sounds), list(with_music(recognizer, sounds))
     idle = [level for level in LEVELS if level <= IDLE]
     ever = [row[LEVELS.index(level)] > 0 for row in noise.values() for level in idle]
     hums = [name for name in noise if "Hz" in name]

@@ -99,6 +99,12 @@ TRANSCRIBE = (
 )
 
 
+def _name(text: str) -> str:
+    """As `named_path`, but as it was written: ./- is a file, - is not."""
+    named_path(text)
+    return text
+
+
 def _add_options(parser: argparse.ArgumentParser, wanted: Collection[tuple[str, str]] = LISTEN) -> None:
     """An option for every setting that is wanted: help, default and choices are the model's own."""
     for name, section in Settings.model_fields.items():
@@ -163,7 +169,7 @@ def get_parser() -> argparse.ArgumentParser:
         "file", metavar="FILE", type=named_path, help="sound file or pipe; - for the standard input"
     )
     transcribe.add_argument(
-        "-o", "--output", metavar="OUT", default="-",
+        "-o", "--output", metavar="OUT", type=_name, default="-",
         help=f"a file that ends in .{', .'.join(FORMATS)}, a pipe, or - for the standard output (default: -)",
     )  # fmt: skip
     transcribe.add_argument(

@@ -69,10 +69,11 @@ class Voice(Port[str]):
 
 
 def check_stdout() -> None:
-    """UserError where the program was started with its standard output closed, so that what it writes is lost."""
-    if (
-        getattr(sys.stdout, "name", None) == os.devnull
-    ):  # as `rtchord.cli` opens it then; `> /dev/null` has another name
+    """UserError where the program was started with its standard output closed, so that what it writes is lost.
+
+    `rtchord.cli` has opened it to nowhere then, by that name; what a shell has redirected there has another.
+    """
+    if getattr(sys.stdout, "name", None) == os.devnull:
         raise UserError("cannot write to the standard output: it is closed")
 
 

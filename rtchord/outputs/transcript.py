@@ -76,8 +76,6 @@ class Target:
     """
 
     def __init__(self, name: str, form: str | None, recording: Path, overwrite: bool) -> None:
-        if not name or "\0" in name:
-            raise UserError(f"cannot write {name!r}: that is no name of a file")
         self._stdout = name in STDOUT
         self._path, self._overwrite = Path(name), overwrite
         if self._stdout:
